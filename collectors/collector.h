@@ -1,0 +1,117 @@
+// What the two kinds of collectors are: those that tally tracepoints and those that read tables
+// below /proc at scrape time. A collector knows events and metrics; nothing of files, threads or
+// HTTP. Collectors are immutable once made, so any thread may call them; the state of a tracing
+// collector lies in Tallies, owned by the source of events.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "collectors/event.h"
+#include "collectors/families.h"
+
+namespace kmem {
+
+// What must be known of the kernel that wrote the events, beside their format.
+struct KernelFacts {
+  std::uint64_t page_size = 4096;  // bytes
+  int order_count = 11;            // as many as /proc/buddyinfo has columns
+  int pageblock_order = 9;
+  std::uint64_t gfp_nowarn = 0;             // the bit of __GFP_NOWARN in gfp_flags; 0: not known
+  std::vector<std::string> migratetypes;    // names by number, lower case
+  std::vector<std::uint32_t> online_cpus;   // those whose series exist from the start
+
+  // The name of a migratetype, or its number where the name is not known.
+  [[nodiscard]] std::string MigratetypeName(std::size_t number) const;
+};
+
+// The states of one collector, one per possible CPU, in one block of memory. Copying copies them
+// all; assignment between two of the same shape allocates nothing.
+class Tallies {
+ public:
+  Tallies() = default;
+  Tallies(std::size_t bytes, std::uint32_t cpus);
+
+  [[nodiscard]] std::uint32_t cpus() const { return cpus_; }
+  [[nodiscard]] std::size_t stride() const { return stride_; }
+  [[nodiscard]] std::byte* At(std::uint32_t cpu) {
+    return reinterpret_cast<std::byte*>(lines_.data()) + cpu * stride_;
+  }
+  template <class Tally>
+  [[nodiscard]] const Tally& At(std::uint32_t cpu) const {
+    static_assert(std::is_trivially_copyable_v<Tally> && alignof(Tally) <= alignof(Line));
+    return *reinterpret_cast<const Tally*>(reinterpret_cast<const std::byte*>(lines_.data()) +
+                                           cpu * stride_);
+  }
+
+ private:
+  struct alignas(64) Line {
+    std::byte bytes[64];
+  };
+  std::vector<Line> lines_;
+  std::size_t stride_ = 0;
+  std::uint32_t cpus_ = 0;
+};
+
+// A collector that tallies tracepoints.
+class TraceCollector {
+ public:
+  TraceCollector() = default;
+  TraceCollector(const TraceCollector&) = delete;
+  TraceCollector& operator=(const TraceCollector&) = delete;
+  virtual ~TraceCollector() = default;
+
+  [[nodiscard]] virtual std::string_view name() const = 0;
+  [[nodiscard]] virtual std::span<const EventSpec> events() const = 0;
+  [[nodiscard]] virtual std::size_t tally_bytes() const = 0;
+
+  // Writes a tally's constants. Called once per CPU before any event.
+  virtual void Init(std::byte* /*tally*/, const KernelFacts& /*facts*/) const {}
+
+  // Called by the owner of the tally before it is copied for a scrape: every event of its CPU
+  // before `now_ns` (the trace's clock) has been handled.
+  virtual void Settle(std::byte* /*tally*/, std::uint64_t /*now_ns*/) const {}
+
+  // Merges the CPUs and appends this collector's families.
+  virtual void Export(const Tallies& tallies, const KernelFacts& facts, Families& out) const = 0;
+};
+
+// A table below /proc could not be read or understood; what() says which and why.
+class ProcError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+// Gives collectors the text of tables below /proc, by path relative to it ("buddyinfo",
+// "sys/vm/min_free_kbytes"). Throws ProcError.
+class ProcReader {
+ public:
+  ProcReader() = default;
+  ProcReader(const ProcReader&) = delete;
+  ProcReader& operator=(const ProcReader&) = delete;
+  virtual ~ProcReader() = default;
+  [[nodiscard]] virtual std::string Read(std::string_view path) const = 0;
+};
+
+// A collector that reads tables below /proc at scrape time.
+class ProcCollector {
+ public:
+  ProcCollector() = default;
+  ProcCollector(const ProcCollector&) = delete;
+  ProcCollector& operator=(const ProcCollector&) = delete;
+  virtual ~ProcCollector() = default;
+
+  [[nodiscard]] virtual std::string_view name() const = 0;
+
+  // Appends this collector's families. Throws ProcError; what was appended before is then dropped
+  // by the caller.
+  virtual void Collect(const ProcReader& proc, const KernelFacts& facts, Families& out) const = 0;
+};
+
+}  // namespace kmem

@@ -1,0 +1,119 @@
+// How a collector says which tracepoints it wants, which of their fields, and what is to be done
+// with each event. Everything is fixed at compile time; a source of events (exporter/) binds the
+// fields to offsets once, from the `format` of the kernel that wrote the events, and then calls the
+// handlers. Nothing here allocates or locks.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <span>
+#include <string_view>
+#include <utility>
+
+#include "collectors/tally.h"
+
+namespace kmem {
+
+// One field as a source has to find it in the `format` of a tracepoint.
+struct FieldSpec {
+  std::string_view name;
+  bool required;          // without it the tracepoint can't be used
+  std::uint64_t absent;   // the value to take where an optional field is missing
+};
+
+// Where a field stands in the records of the running kernel. Reading it needs no branch:
+// ((eight bytes at `offset`) & mask, sign-extended by `sign`) + absent.
+// A field that is absent has mask 0.
+struct BoundField {
+  std::uint32_t offset = 0;
+  std::uint64_t mask = 0;
+  std::uint64_t sign = 0;  // the sign bit of a signed field, 0 of an unsigned one
+  std::uint64_t absent = 0;
+};
+
+// Bytes that must be readable behind a record's last field, because fields are read eight bytes at
+// a time whatever their width.
+inline constexpr std::size_t kRecordSlack = 8;
+
+// Fields are little-endian like every machine this is built for; sources refuse others.
+inline std::uint64_t LoadField(const std::byte* record, const BoundField& field) {
+  std::uint64_t value = 0;
+  std::memcpy(&value, record + field.offset, sizeof value);
+  return (((value & field.mask) ^ field.sign) - field.sign) + field.absent;
+}
+
+// Decodes one record into the collector's event struct and tallies it.
+using Handler = kmem_verdict (*)(std::byte* tally, const std::byte* record,
+                                 const BoundField* fields, const kmem_context& context);
+
+// One tracepoint as one collector wants it.
+struct EventSpec {
+  std::string_view name;  // of the tracepoint, in the kmem system
+  std::span<const FieldSpec> fields;
+  Handler handler;
+};
+
+// A string that can be a template argument.
+template <std::size_t kSize>
+struct FixedString {
+  // NOLINTNEXTLINE(google-explicit-constructor): deduced from a literal
+  consteval FixedString(const char (&text)[kSize]) { std::copy_n(text, kSize, value); }
+  char value[kSize]{};
+};
+
+// A field that the tracepoint can't be used without, and the member that takes it.
+template <FixedString kName, auto kMember>
+struct Required {
+  static constexpr FieldSpec kSpec{{kName.value, sizeof(kName.value) - 1}, true, 0};
+  static constexpr auto kTarget = kMember;
+};
+
+// A field that some kernels lack, and the value that says so.
+template <FixedString kName, auto kMember, std::int64_t kAbsent>
+struct Optional {
+  static constexpr FieldSpec kSpec{
+      {kName.value, sizeof(kName.value) - 1}, false, static_cast<std::uint64_t>(kAbsent)};
+  static constexpr auto kTarget = kMember;
+};
+
+namespace internal {
+
+template <class Function>
+struct CountTraits;
+template <class TallyT, class EventT>
+struct CountTraits<kmem_verdict (*)(TallyT*, const EventT*, const kmem_context*)> {
+  using Tally = TallyT;
+  using Event = EventT;
+};
+
+template <class Event, class Value>
+void Assign(Event& event, Value Event::*member, std::uint64_t raw) {
+  event.*member = static_cast<Value>(raw);
+}
+
+}  // namespace internal
+
+// A tracepoint by name, the plain C function that tallies it, and the fields of its event struct:
+//   Tracepoint<"kfree", slab_count_kfree, Required<"ptr", &slab_free_event::ptr>>::kSpec
+template <FixedString kName, auto kCount, class... Fields>
+struct Tracepoint {
+  using Tally = typename internal::CountTraits<decltype(kCount)>::Tally;
+  using Event = typename internal::CountTraits<decltype(kCount)>::Event;
+
+  static kmem_verdict Handle(std::byte* tally, const std::byte* record, const BoundField* fields,
+                             const kmem_context& context) {
+    Event event{};
+    [&]<std::size_t... kIndex>(std::index_sequence<kIndex...>) {
+      (internal::Assign(event, Fields::kTarget, LoadField(record, fields[kIndex])), ...);
+    }(std::index_sequence_for<Fields...>{});
+    return kCount(reinterpret_cast<Tally*>(tally), &event, &context);
+  }
+
+  static constexpr std::array<FieldSpec, sizeof...(Fields)> kFields{Fields::kSpec...};
+  static constexpr EventSpec kSpec{{kName.value, sizeof(kName.value) - 1}, kFields, &Handle};
+};
+
+}  // namespace kmem

@@ -1,0 +1,77 @@
+// The exporter's configuration: plain values, read once at start and constant from then on.
+// Sources, in order: the defaults below, the YAML file, the flags.
+#pragma once
+
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace kmem {
+
+// A wrong flag, file or value. what() is the one line to print: what, where, what is allowed.
+class ConfigError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+enum class OnTracingFailure { kExit, kRetry };
+enum class LogLevel { kDebug, kInfo, kWarn, kError };
+enum class LogFormat { kLogfmt, kJson };
+
+struct WebConfig {
+  std::vector<std::string> listen_addresses{":15636"};
+  std::string telemetry_path = "/metrics";
+  int max_requests = 40;  // parallel scrapes, 1 to 256
+  bool per_cpu_detail = false;
+  bool disable_exporter_metrics = false;  // process_* only
+};
+
+struct LogConfig {
+  LogLevel level = LogLevel::kInfo;
+  LogFormat format = LogFormat::kLogfmt;
+};
+
+struct PathsConfig {
+  std::string procfs = "/proc";
+  bool procfs_given = false;  // by flag or file: a replay then has its /proc collectors
+  std::string tracefs = "/sys/kernel/tracing";
+};
+
+struct TracefsConfig {
+  std::string instance = "kmem_exporter";  // [A-Za-z0-9_-]{1,64}
+  std::uint32_t buffer_size_kb = 1024;     // per CPU, 64 to 1048576
+  std::uint32_t buffer_total_max_kb = 65536;  // all CPUs, 256 to 16777216
+  std::uint32_t subbuffer_size_kb = 64;       // 4 to 1024, a power of two; kernels from 6.8
+  std::uint32_t drain_interval_ms = 50;       // the longest sleep, 1 to 1000
+};
+
+// Which collectors run, by name, in the order of the metric contract.
+struct CollectorsConfig {
+  bool slab = true;
+  bool page = true;
+  bool pcp = true;
+  bool extfrag = true;
+  bool fragmentation = true;
+  bool compaction = true;
+};
+
+struct Config {
+  OnTracingFailure on_tracing_failure = OnTracingFailure::kExit;
+  std::vector<std::string> extra_events;  // further kmem tracepoints to count, [a-z0-9_]{1,64}
+  WebConfig web;
+  LogConfig log;
+  PathsConfig paths;
+  TracefsConfig tracefs;
+  CollectorsConfig collectors;
+};
+
+// Overlays the YAML text on `config`. `file` is the name used in errors, which read
+// FILE:LINE:COLUMN: KEY: what is wrong, what is allowed. Throws ConfigError.
+void ApplyYaml(std::string_view text, std::string_view file, Config& config);
+
+// Reads the file (at most 1 MiB) and overlays it. Throws ConfigError.
+void ApplyYamlFile(const std::string& path, Config& config);
+
+}  // namespace kmem

@@ -1,0 +1,31 @@
+// The command line. Flags beat the configuration file.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "exporter/config.h"
+
+namespace kmem {
+
+struct CommandLine {
+  enum class Action { kServe, kCheckConfig, kCleanup };
+  Action action = Action::kServe;
+  Config config;
+  std::string replay_file;   // empty: the live kernel
+  bool replay_exit = false;  // print the metrics at the end of the file and exit
+};
+
+// Text to print to standard output before exiting with status 0 (--help, --version).
+struct PrintAndExit {
+  std::string text;
+};
+
+// Reads the flags, then the file that --config.file names, then lays the flags over it.
+// `version` is what --version prints. Throws ConfigError.
+std::variant<CommandLine, PrintAndExit> ParseCommandLine(const std::vector<std::string>& arguments,
+                                                         const std::string& version);
+
+}  // namespace kmem
