@@ -23,9 +23,9 @@ struct KernelFacts {
   std::uint64_t page_size = 4096;  // bytes
   int order_count = 11;            // as many as /proc/buddyinfo has columns
   int pageblock_order = 9;
-  std::uint64_t gfp_nowarn = 0;             // the bit of __GFP_NOWARN in gfp_flags; 0: not known
-  std::vector<std::string> migratetypes;    // names by number, lower case
-  std::vector<std::uint32_t> online_cpus;   // those whose series exist from the start
+  std::uint64_t gfp_nowarn = 0;            // the bit of __GFP_NOWARN in gfp_flags; 0: not known
+  std::vector<std::string> migratetypes;   // names by number, lower case
+  std::vector<std::uint32_t> online_cpus;  // those whose series exist from the start
 
   // The name of a migratetype, or its number where the name is not known.
   [[nodiscard]] std::string MigratetypeName(std::size_t number) const;

@@ -11,6 +11,7 @@
 #include <cstring>
 #include <span>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 
 #include "collectors/tally.h"
@@ -20,8 +21,8 @@ namespace kmem {
 // One field as a source has to find it in the `format` of a tracepoint.
 struct FieldSpec {
   std::string_view name;
-  bool required;          // without it the tracepoint can't be used
-  std::uint64_t absent;   // the value to take where an optional field is missing
+  bool required;         // without it the tracepoint can't be used
+  std::uint64_t absent;  // the value to take where an optional field is missing
 };
 
 // Where a field stands in the records of the running kernel. Reading it needs no branch:
@@ -88,6 +89,13 @@ struct CountTraits<kmem_verdict (*)(TallyT*, const EventT*, const kmem_context*)
   using Tally = TallyT;
   using Event = EventT;
 };
+// A tracepoint of which only the fact that it fired matters.
+struct NoFields {};
+template <class TallyT>
+struct CountTraits<kmem_verdict (*)(TallyT*, const kmem_context*)> {
+  using Tally = TallyT;
+  using Event = NoFields;
+};
 
 template <class Event, class Value>
 void Assign(Event& event, Value Event::*member, std::uint64_t raw) {
@@ -100,20 +108,31 @@ void Assign(Event& event, Value Event::*member, std::uint64_t raw) {
 //   Tracepoint<"kfree", slab_count_kfree, Required<"ptr", &slab_free_event::ptr>>::kSpec
 template <FixedString kName, auto kCount, class... Fields>
 struct Tracepoint {
+ private:
   using Tally = typename internal::CountTraits<decltype(kCount)>::Tally;
   using Event = typename internal::CountTraits<decltype(kCount)>::Event;
 
+ public:
   static kmem_verdict Handle(std::byte* tally, const std::byte* record, const BoundField* fields,
                              const kmem_context& context) {
-    Event event{};
-    [&]<std::size_t... kIndex>(std::index_sequence<kIndex...>) {
-      (internal::Assign(event, Fields::kTarget, LoadField(record, fields[kIndex])), ...);
-    }(std::index_sequence_for<Fields...>{});
-    return kCount(reinterpret_cast<Tally*>(tally), &event, &context);
+    if constexpr (std::is_same_v<Event, internal::NoFields>) {
+      return kCount(reinterpret_cast<Tally*>(tally), &context);
+    } else {
+      Event event{};
+      Decode(event, record, fields, std::index_sequence_for<Fields...>{});
+      return kCount(reinterpret_cast<Tally*>(tally), &event, &context);
+    }
   }
 
   static constexpr std::array<FieldSpec, sizeof...(Fields)> kFields{Fields::kSpec...};
   static constexpr EventSpec kSpec{{kName.value, sizeof(kName.value) - 1}, kFields, &Handle};
+
+ private:
+  template <std::size_t... kIndex>
+  static void Decode(Event& event, const std::byte* record, const BoundField* fields,
+                     std::index_sequence<kIndex...> /*indices*/) {
+    (internal::Assign(event, Fields::kTarget, LoadField(record, fields[kIndex])), ...);
+  }
 };
 
 }  // namespace kmem

@@ -16,8 +16,7 @@ prometheus::MetricFamily& Append(Families& out, FamilyBuilder::Type type, std::s
 
 }  // namespace
 
-FamilyBuilder::FamilyBuilder(Families& out, Type type, std::string_view name,
-                             std::string_view help)
+FamilyBuilder::FamilyBuilder(Families& out, Type type, std::string_view name, std::string_view help)
     : family_(Append(out, type, name, help)) {}
 
 prometheus::ClientMetric& FamilyBuilder::NewMetric(Labels labels) {

@@ -2,6 +2,8 @@
 // Used by the scraping thread only; nothing here is shared.
 #pragma once
 
+#include <prometheus/metric_family.h>
+
 #include <cstdint>
 #include <initializer_list>
 #include <span>
@@ -9,8 +11,6 @@
 #include <string_view>
 #include <utility>
 #include <vector>
-
-#include <prometheus/metric_family.h>
 
 namespace kmem {
 
