@@ -22,7 +22,7 @@ double Pages(std::uint64_t blocks, int order) {
 // Pages in free blocks of at least `order`.
 double PagesFrom(std::span<const std::uint64_t> free_blocks, int order) {
   double pages = 0;
-  for (std::size_t i = static_cast<std::size_t>(order); i < free_blocks.size(); ++i) {
+  for (auto i = static_cast<std::size_t>(order); i < free_blocks.size(); ++i) {
     pages += Pages(free_blocks[i], static_cast<int>(i));
   }
   return pages;
@@ -37,10 +37,9 @@ std::set<int> IndexOrders(int pageblock_order, std::size_t order_count) {
 }
 
 void AppendFreeBlocks(const std::vector<BuddyRow>& rows, Families& out) {
-  FamilyBuilder family(
-      out, FamilyBuilder::Type::Gauge, "kmem_free_blocks",
-      "Free blocks of 2^order pages in the zone's buddy lists; pages on per-CPU lists are not among "
-      "them. From /proc/buddyinfo, all kernels.");
+  FamilyBuilder family(out, FamilyBuilder::Type::Gauge, "kmem_free_blocks",
+                       "Free blocks of 2^order pages in the zone's buddy lists; pages on per-CPU "
+                       "lists are not among them. From /proc/buddyinfo, all kernels.");
   for (const BuddyRow& row : rows) {
     for (std::size_t order = 0; order < row.free_blocks.size(); ++order) {
       family.Add({{"numa_node", std::to_string(row.node)},

@@ -12,8 +12,8 @@
 namespace kmem {
 
 // Both indices take the free blocks of a zone by order, as in /proc/buddyinfo, and the order of the
-// allocation in question. They are those of debugfs's extfrag/ directory (mm/vmstat.c, 5.10 to 6.18,
-// with CONFIG_COMPACTION) but as ratios where the kernel has whole thousandths.
+// allocation in question. They are those of debugfs's extfrag/ directory (mm/vmstat.c, 5.10
+// to 6.18, with CONFIG_COMPACTION) but as ratios where the kernel has whole thousandths.
 
 // The share of free memory in blocks too small for `order` (unusable_free_index(), mm/vmstat.c):
 // 0 = all of it can be used, 1 = none, also when nothing is free.

@@ -29,7 +29,8 @@ void PcpListsCollector::Collect(const ProcReader& proc, const KernelFacts& /*fac
   AppendLimit(zoneinfo, &ZonePagesets::batch,
               {out, FamilyBuilder::Type::Gauge, "kmem_pcp_batch_pages",
                "Pages that a CPU's list of the zone takes from or gives to the buddy lists at a "
-               "time, the largest of the CPUs. batch in pagesets of /proc/zoneinfo, all kernels."});
+               "time, the largest of the CPUs; since 5.14 the kernel may trade several batches at "
+               "once. batch in pagesets of /proc/zoneinfo, all kernels."});
 }
 
 }  // namespace kmem

@@ -11,7 +11,7 @@ namespace kmem {
 // kmem_pcp_high_pages and kmem_pcp_batch_pages, for the zones that have pages.
 //
 // The CPUs' values differ where the kernel tunes `high` to the load, between high_min and high_max
-// (mm/page_alloc.c, 6.7 to 6.18; the table has the latter two in 6.12 and 6.18, not in 6.1): the
+// (mm/page_alloc.c, 6.7 to 6.18; the table shows the latter two in 6.18, not yet in 6.12): the
 // largest is given. `high` may then be 0 on a list that was never filled.
 class PcpListsCollector : public ProcCollector {
  public:

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <limits>
+#include <optional>
 #include <utility>
 
 #include "collectors/tally.h"
@@ -114,14 +115,17 @@ void RefuseSecond(std::set<NodeZone>& seen, const NodeZone& where, const Scanner
   if (!seen.insert(where).second) in.Fail("this zone of this node came before");
 }
 
-// The lines of `pagesets` of one zone, one line at a time.
-class PagesetReader {
+// The zone at hand of /proc/zoneinfo, fed with the lines after its first one.
+class ZoneReader {
  public:
-  explicit PagesetReader(ZonePagesets& out) : out_(out) {}
+  explicit ZoneReader(NodeZone where) : out_{where.first, std::move(where.second), 0, 0} {}
 
   void ReadLine(Scanner& in) {
-    if (in.Skip("cpu:")) {
-      if (cpus_ > 0) Finish(in);
+    if (!in_pagesets_) {
+      // Before it, "high" without a colon is the zone's watermark.
+      in_pagesets_ = in.Skip("pagesets") && in.AtEnd();
+    } else if (in.Skip("cpu:")) {
+      if (cpus_ > 0) CheckCpu(in);
       ++cpus_;
       has_high_ = has_batch_ = false;
     } else if (in.Skip("high:")) {
@@ -133,9 +137,10 @@ class PagesetReader {
     }
   }
 
-  // A CPU without its figures is a sign of a table that was cut off.
-  void Finish(const Scanner& in) const {
-    if (cpus_ == 0 || !has_high_ || !has_batch_) in.Fail("pagesets: a CPU without high or batch");
+  void Finish(const Scanner& in, std::vector<ZonePagesets>& out) {
+    if (!in_pagesets_) return;
+    CheckCpu(in);
+    out.push_back(std::move(out_));
   }
 
  private:
@@ -144,29 +149,17 @@ class PagesetReader {
     return in.Number<std::uint32_t>(std::numeric_limits<std::int32_t>::max());
   }
 
-  ZonePagesets& out_;
+  // A CPU without its figures is a sign of a table that was cut off.
+  void CheckCpu(const Scanner& in) const {
+    if (cpus_ == 0 || !has_high_ || !has_batch_) in.Fail("pagesets: a CPU without high or batch");
+  }
+
+  ZonePagesets out_;
   std::size_t cpus_ = 0;
+  bool in_pagesets_ = false;
   bool has_high_ = false;
   bool has_batch_ = false;
 };
-
-// The lines of one zone up to the next zone's first line. False at the end of the text.
-bool ReadZone(Scanner& in, const NodeZone& where, Zoneinfo& out) {
-  bool more = in.NextLine();
-  while (more && !in.Skip("Node ") && !in.Skip("pagesets")) more = in.NextLine();
-  // Which of the two it was is told by what is left: nothing follows "pagesets".
-  if (!more || !in.AtEnd()) return more;
-  ZonePagesets pagesets{where.first, where.second, 0, 0};
-  PagesetReader reader(pagesets);
-  more = in.NextLine();
-  while (more && !in.Skip("Node ")) {
-    reader.ReadLine(in);
-    more = in.NextLine();
-  }
-  reader.Finish(in);
-  out.pagesets.push_back(std::move(pagesets));
-  return more;
-}
 
 // "Node    0, zone   Normal, type    Unmovable    5 ...", of which only the name is wanted: the
 // counts may be capped, then they start with '>'.
@@ -231,16 +224,22 @@ Zoneinfo ParseZoneinfo(std::string_view text) {
   Scanner in("zoneinfo", text);
   Zoneinfo out;
   std::set<NodeZone> seen;
-  in.NextLine();
-  in.Expect("Node ");
-  bool more = true;
-  while (more) {
-    const NodeZone where = ParseNodeZone(in);
-    if (!in.AtEnd()) in.Fail("more than a node and a zone");
-    RefuseSecond(seen, where, in);
-    out.nodes.insert(where.first);
-    more = ReadZone(in, where, out);
+  std::optional<ZoneReader> zone;
+  while (in.NextLine()) {
+    if (in.Skip("Node ")) {
+      if (zone) zone->Finish(in, out.pagesets);
+      NodeZone where = ParseNodeZone(in);
+      if (!in.AtEnd()) in.Fail("more than a node and a zone");
+      RefuseSecond(seen, where, in);
+      out.nodes.insert(where.first);
+      zone.emplace(std::move(where));
+    } else if (zone) {
+      zone->ReadLine(in);
+    } else {
+      in.Fail("expected a node and a zone");
+    }
   }
+  if (zone) zone->Finish(in, out.pagesets);
   return out;
 }
 

@@ -1,6 +1,6 @@
 // Parsers of the kernel's memory tables below /proc: from text to plain structs, no files. The text
-// is not trusted: whatever it holds, a parser returns or throws ProcError ("TABLE: line N: why"), in
-// time and memory linear in the text's length. Pure functions; any thread may call them.
+// is not trusted: whatever it holds, a parser returns or throws ProcError ("TABLE: line N: why"),
+// in time and memory linear in the text's length. Pure functions; any thread may call them.
 //
 // The layouts are those of mm/vmstat.c, 5.10 to 6.18. Every line of these tables ends in a newline,
 // so a text that doesn't was cut off, and is refused rather than half believed.
@@ -29,8 +29,8 @@ inline constexpr int kMaxOrders = 64;
 // One line of /proc/buddyinfo (frag_show_print(), mm/vmstat.c): a zone that has pages.
 struct BuddyRow {
   int node = 0;
-  std::string zone;                         // lower case
-  std::vector<std::uint64_t> free_blocks;   // by order
+  std::string zone;                        // lower case
+  std::vector<std::uint64_t> free_blocks;  // by order
 };
 
 // All rows have equally many orders, at least one; no zone of a node comes twice.
@@ -51,8 +51,8 @@ struct ZonePagesets {
   std::uint32_t batch = 0;  // pages; the largest of the CPUs
 };
 
-// /proc/zoneinfo (zoneinfo_show_print(), mm/vmstat.c). It names every zone of every online node, even
-// those without pages, but gives `pagesets` only for zones with pages.
+// /proc/zoneinfo (zoneinfo_show_print(), mm/vmstat.c). It names every zone of every online node,
+// even those without pages, but gives `pagesets` only for zones with pages.
 struct Zoneinfo {
   std::set<int> nodes;  // the online ones
   std::vector<ZonePagesets> pagesets;

@@ -40,8 +40,8 @@ struct PathsConfig {
 };
 
 struct TracefsConfig {
-  std::string instance = "kmem_exporter";  // [A-Za-z0-9_-]{1,64}
-  std::uint32_t buffer_size_kb = 1024;     // per CPU, 64 to 1048576
+  std::string instance = "kmem_exporter";     // [A-Za-z0-9_-]{1,64}
+  std::uint32_t buffer_size_kb = 1024;        // per CPU, 64 to 1048576
   std::uint32_t buffer_total_max_kb = 65536;  // all CPUs, 256 to 16777216
   std::uint32_t subbuffer_size_kb = 64;       // 4 to 1024, a power of two; kernels from 6.8
   std::uint32_t drain_interval_ms = 50;       // the longest sleep, 1 to 1000
@@ -67,11 +67,28 @@ struct Config {
   CollectorsConfig collectors;
 };
 
-// Overlays the YAML text on `config`. `file` is the name used in errors, which read
-// FILE:LINE:COLUMN: KEY: what is wrong, what is allowed. Throws ConfigError.
+// Overlays the YAML text (at most 1 MiB) on `config`. `file` is the name used in errors, which read
+// FILE:LINE:COLUMN: KEY: what is wrong, allowed is what is allowed; KEY is the dotted path, or
+// `document` for what concerns the file as a whole; lines and columns (of bytes) count from 1.
+// Throws ConfigError and leaves `config` as it was then.
 void ApplyYaml(std::string_view text, std::string_view file, Config& config);
 
-// Reads the file (at most 1 MiB) and overlays it. Throws ConfigError.
+// Reads the file (a regular one of at most 1 MiB) and overlays it. Throws ConfigError.
 void ApplyYamlFile(const std::string& path, Config& config);
+
+// One key of the file, as the help text and the tests of the documentation want it.
+struct ConfigKey {
+  std::string name;           // dotted path
+  std::string doc;            // one line without full stop; says the unit
+  std::string allowed;        // the range, in words
+  std::string default_value;  // a list's elements with commas between
+};
+std::vector<ConfigKey> ConfigKeys();
+
+// Gives the key of this dotted path the value of a flag (a list: the values), by the file's ranges.
+// Errors read FLAG: what is wrong, allowed is what is allowed. Throws ConfigError; std::logic_error
+// for a key that does not exist.
+void ApplyFlag(std::string_view flag, std::string_view key, const std::vector<std::string>& values,
+               Config& config);
 
 }  // namespace kmem

@@ -2,11 +2,11 @@
 // Pure functions, any thread.
 #pragma once
 
+#include <prometheus/metric_family.h>
+
 #include <string>
 #include <string_view>
 #include <vector>
-
-#include <prometheus/metric_family.h>
 
 namespace kmem {
 

@@ -14,17 +14,19 @@ struct CommandLine {
   enum class Action { kServe, kCheckConfig, kCleanup };
   Action action = Action::kServe;
   Config config;
+  std::string config_file;   // empty: none was given; never empty for kCheckConfig
   std::string replay_file;   // empty: the live kernel
   bool replay_exit = false;  // print the metrics at the end of the file and exit
 };
 
-// Text to print to standard output before exiting with status 0 (--help, --version).
+// Text to print to standard output as it stands before exiting with status 0 (--help, --version).
 struct PrintAndExit {
   std::string text;
 };
 
 // Reads the flags, then the file that --config.file names, then lays the flags over it.
-// `version` is what --version prints. Throws ConfigError.
+// `arguments` are those behind the program's name; `version` is what --version prints. No variable
+// of the environment is read. Throws ConfigError.
 std::variant<CommandLine, PrintAndExit> ParseCommandLine(const std::vector<std::string>& arguments,
                                                          const std::string& version);
 

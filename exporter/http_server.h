@@ -1,12 +1,12 @@
-// The HTTP server: civetweb with handlers of our own. A slow or half-open client holds one of many
-// workers for at most two seconds and never delays another.
+// The HTTP server: civetweb with handlers of our own. A half-open client, or one that does not take
+// its response, holds one of many workers for two seconds, one that sends or takes it byte by byte
+// for a few; none delays another.
 #pragma once
 
 #include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -22,11 +22,14 @@ class HttpError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+// One server at a time: while it starts, the process's default thread stack size is its own.
+// From then on the process ignores SIGPIPE, by civetweb's doing.
 class HttpServer {
  public:
-  // Called on the server's worker threads, several at once.
+  // Called on the server's worker threads, several at once, on a stack of 256 KiB. An exception is
+  // answered with 500.
   struct Handlers {
-    std::function<Families()> scrape;
+    std::function<Families()> scrape;           // at most max_requests at once
     std::function<std::string()> landing_page;  // HTML
     std::function<bool()> ready;
   };
@@ -35,13 +38,15 @@ class HttpServer {
   HttpServer(const WebConfig& config, Handlers handlers);
   HttpServer(const HttpServer&) = delete;
   HttpServer& operator=(const HttpServer&) = delete;
-  // Ends the running requests, joins the workers.
+  // Ends the running requests, joins the workers: at once, or within two seconds where clients are
+  // connected without having sent a request.
   ~HttpServer();
 
-  // The addresses really bound, as host:port; shows the port chosen for port 0.
+  // The addresses really bound, as host:port, hosts resolved; shows the port chosen for port 0.
   [[nodiscard]] std::vector<std::string> addresses() const;
 
-  // Requests answered so far by status code (kmem_exporter_http_requests_total).
+  // Requests answered so far by status code (kmem_exporter_http_requests_total), civetweb's own
+  // refusals included; the usual codes are there from the start.
   [[nodiscard]] std::map<int, std::uint64_t> requests() const;
 
  private:

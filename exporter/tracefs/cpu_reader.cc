@@ -1,0 +1,92 @@
+#include "exporter/tracefs/cpu_reader.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <charconv>
+
+namespace kmem {
+namespace {
+
+// The number behind "key: " at the beginning of a line.
+bool StatsNumber(std::string_view text, std::string_view key, std::uint64_t& value) {
+  std::size_t at = 0;
+  while (at < text.size()) {
+    const std::size_t end = std::min(text.find('\n', at), text.size());
+    const std::string_view line = text.substr(at, end - at);
+    if (line.starts_with(key)) {
+      return std::from_chars(line.data() + key.size(), line.data() + line.size(), value).ec ==
+             std::errc{};
+    }
+    at = end + 1;
+  }
+  return false;
+}
+
+}  // namespace
+
+std::optional<CpuStats> ParseCpuStats(std::string_view text) {
+  CpuStats stats;
+  const auto lost = [&stats](LossReason reason) -> std::uint64_t& {
+    return stats.lost[static_cast<std::size_t>(reason)];
+  };
+  if (!StatsNumber(text, "entries: ", stats.entries) ||
+      !StatsNumber(text, "overrun: ", lost(LossReason::kOverrun)) ||
+      !StatsNumber(text, "commit overrun: ", lost(LossReason::kCommitOverrun)) ||
+      !StatsNumber(text, "dropped events: ", lost(LossReason::kDropped)) ||
+      !StatsNumber(text, "read events: ", stats.read)) {
+    return std::nullopt;
+  }
+  return stats;
+}
+
+CpuReader::CpuReader(const Instance& instance, std::uint32_t cpu)
+    : cpu_(cpu),
+      raw_(instance.Open(fmt::format("per_cpu/cpu{}/trace_pipe_raw", cpu), O_RDONLY)),
+      stats_(instance.Open(fmt::format("per_cpu/cpu{}/stats", cpu), O_RDONLY)) {}
+
+std::ptrdiff_t CpuReader::Read(std::span<std::byte> subbuffer) noexcept {
+  for (;;) {
+    const ssize_t got = read(raw_.get(), subbuffer.data(), subbuffer.size());
+    if (got >= 0) return got;
+    if (errno == EAGAIN) return 0;
+    if (errno != EINTR) return -1;
+  }
+}
+
+std::optional<CpuStats> CpuReader::ReadStats() noexcept {
+  std::array<char, 512> text;
+  const ssize_t got = pread(stats_.get(), text.data(), text.size(), 0);
+  if (got <= 0) return std::nullopt;
+  return ParseCpuStats({text.data(), static_cast<std::size_t>(got)});
+}
+
+std::array<std::uint64_t, kLossReasons.size()> CpuReader::NewLosses() noexcept {
+  std::array<std::uint64_t, kLossReasons.size()> lost{};
+  const auto stats = ReadStats();
+  if (!stats) return lost;
+  for (std::size_t i = 0; i < lost.size(); ++i) {
+    // Less than before: the buffer was reset. The next look sees that too.
+    lost[i] = stats->lost[i] >= lost_[i] ? stats->lost[i] - lost_[i] : stats->lost[i];
+  }
+  lost_ = stats->lost;
+  return lost;
+}
+
+void CpuReader::ForgetStats() noexcept {
+  lost_ = {};
+  records_ = 0;
+}
+
+bool CpuReader::ForgetStatsIfReset() noexcept {
+  const auto stats = ReadStats();
+  // The kernel counts a record as read no later than it hands it out, so it can't have counted
+  // fewer than we have got, unless it has begun anew.
+  if (!stats || stats->read >= records_) return false;
+  ForgetStats();
+  return true;
+}
+
+}  // namespace kmem

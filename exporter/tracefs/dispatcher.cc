@@ -1,0 +1,96 @@
+#include "exporter/tracefs/dispatcher.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace kmem {
+
+std::vector<std::string> WantedEvents(const TraceCollectors& collectors,
+                                      std::span<const std::string> extra_events) {
+  std::vector<std::string> names;
+  const auto add = [&names](std::string_view name) {
+    if (std::ranges::find(names, name) == names.end()) names.emplace_back(name);
+  };
+  for (const auto& collector : collectors) {
+    for (const EventSpec& event : collector->events()) add(event.name);
+  }
+  for (const std::string& name : extra_events) add(name);
+  return names;
+}
+
+Dispatcher::Dispatcher(const TraceCollectors& collectors, const KernelFacts& facts,
+                       std::uint32_t cpus, EventState& state)
+    : collectors_(collectors), state_(state) {
+  state_ = EventState(collectors.size(), cpus);
+  for (std::size_t i = 0; i < collectors.size(); ++i) {
+    state_.tallies[i] = Tallies(collectors[i]->tally_bytes(), cpus);
+    for (std::uint32_t cpu = 0; cpu < cpus; ++cpu) {
+      collectors[i]->Init(state_.tallies[i].At(cpu), facts);
+    }
+  }
+}
+
+Dispatcher::Entry& Dispatcher::EntryOf(std::uint16_t id) {
+  if (id >= entries_.size()) entries_.resize(id + std::size_t{1});
+  return entries_[id];
+}
+
+void Dispatcher::Bind(const std::string& event_name, const Formats& formats) {
+  const std::size_t tracepoint = state_.tracepoints.size();
+  state_.tracepoints.push_back({event_name, false});
+  for (CpuCounts& cpu : state_.cpus) cpu.events.push_back(0);
+
+  Entry entry;
+  entry.kind = Entry::Kind::kWanted;
+  entry.tracepoint = static_cast<std::uint32_t>(tracepoint);
+  entry.min_length = formats.Bind(event_name, {}).record_length;
+  for (std::size_t i = 0; i < collectors_.size(); ++i) {
+    for (const EventSpec& spec : collectors_[i]->events()) {
+      if (spec.name != event_name) continue;
+      bound_.push_back(std::make_unique<BoundEvent>(formats.Bind(event_name, spec.fields)));
+      const BoundEvent& bound = *bound_.back();
+      entry.min_length = std::max(entry.min_length, bound.record_length);
+      entry.routes.push_back(
+          {spec.handler, bound.fields.data(), state_.tallies[i].At(0), state_.tallies[i].stride()});
+    }
+  }
+  EntryOf(formats.Id(event_name)) = std::move(entry);
+  state_.tracepoints[tracepoint].enabled = true;
+}
+
+void Dispatcher::Ignore(std::span<const std::uint16_t> ids) {
+  for (const std::uint16_t id : ids) {
+    Entry& entry = EntryOf(id);
+    if (entry.kind == Entry::Kind::kUnknown) entry.kind = Entry::Kind::kIgnored;
+  }
+}
+
+void Dispatcher::OnRecord(std::uint32_t cpu, std::uint64_t time_ns, const std::byte* record,
+                          std::uint32_t length) noexcept {
+  std::uint16_t id = 0;
+  if (length < sizeof id) {
+    state_.Count(RecordError::kShortPayload);
+    return;
+  }
+  std::memcpy(&id, record, sizeof id);
+  if (id >= entries_.size() || entries_[id].kind != Entry::Kind::kWanted) {
+    const bool ignored = id < entries_.size() && entries_[id].kind == Entry::Kind::kIgnored;
+    if (!ignored) state_.Count(RecordError::kUnknownEventId);
+    return;
+  }
+  const Entry& entry = entries_[id];
+  if (length < entry.min_length) {
+    state_.Count(RecordError::kShortPayload);
+    return;
+  }
+  state_.cpus[cpu].events[entry.tracepoint]++;
+  const kmem_context context{.time_ns = time_ns, .cpu = cpu};
+  bool plausible = true;
+  for (const Route& route : entry.routes) {
+    plausible &= route.handler(route.tallies + cpu * route.stride, record, route.fields, context) ==
+                 KMEM_COUNTED;
+  }
+  if (!plausible) state_.Count(RecordError::kImplausibleValue);
+}
+
+}  // namespace kmem

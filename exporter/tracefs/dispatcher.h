@@ -1,0 +1,65 @@
+// From a record to the handlers that want it: one table indexed by event id, filled once at start
+// from the collectors' lists of events. Owns nothing of the state it counts into.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "collectors/collector.h"
+#include "exporter/event_state.h"
+#include "exporter/tracefs/format.h"
+
+namespace kmem {
+
+using TraceCollectors = std::vector<std::unique_ptr<TraceCollector>>;
+
+// The tracepoints that the collectors ask for and the extra ones, each once, in that order.
+std::vector<std::string> WantedEvents(const TraceCollectors& collectors,
+                                      std::span<const std::string> extra_events);
+
+class Dispatcher {
+ public:
+  // Counts into `state`, whose CPUs and collectors it shapes; both must outlive this. `facts` are
+  // written into the tallies.
+  Dispatcher(const TraceCollectors& collectors, const KernelFacts& facts, std::uint32_t cpus,
+             EventState& state);
+
+  // Adds a tracepoint with the handlers of all collectors that want it. Throws FormatError, and
+  // the tracepoint is then known as one that failed.
+  void Bind(const std::string& event_name, const Formats& formats);
+
+  // Records of these events are known and wanted by nobody. Events bound stay bound.
+  void Ignore(std::span<const std::uint16_t> ids);
+
+  // Tallies one record. Called for every event, by the one thread that owns the state; it neither
+  // allocates nor locks. kRecordSlack bytes behind the record must be readable.
+  void OnRecord(std::uint32_t cpu, std::uint64_t time_ns, const std::byte* record,
+                std::uint32_t length) noexcept;
+
+ private:
+  struct Route {
+    Handler handler;
+    const BoundField* fields;
+    std::byte* tallies;  // of CPU 0
+    std::size_t stride;
+  };
+  struct Entry {
+    enum class Kind : std::uint8_t { kUnknown, kIgnored, kWanted };
+    Kind kind = Kind::kUnknown;
+    std::uint32_t tracepoint = 0;  // index in EventState::tracepoints
+    std::uint32_t min_length = 0;
+    std::vector<Route> routes;
+  };
+  Entry& EntryOf(std::uint16_t id);
+
+  const TraceCollectors& collectors_;
+  EventState& state_;
+  std::vector<Entry> entries_;                      // by event id
+  std::vector<std::unique_ptr<BoundEvent>> bound_;  // what the routes point into
+};
+
+}  // namespace kmem

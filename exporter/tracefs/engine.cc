@@ -1,0 +1,327 @@
+#include "exporter/tracefs/engine.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+#include <cstring>
+#include <ctime>
+
+#include "exporter/kernel_facts.h"
+
+namespace kmem {
+namespace {
+
+constexpr std::uint64_t kNsPerMs = 1'000'000;
+constexpr std::uint64_t kLookIntervalNs = 1'000 * kNsPerMs;
+constexpr std::chrono::milliseconds kSnapshotDeadline{5};
+// The drain is to come before a CPU's buffer is fuller than this at the pace of the last one.
+constexpr double kFillTarget = 0.25;
+// After so many wake-ups in a row by buffers that held next to nothing, poll() is not trusted any
+// more (before 6.9 its wake-ups are unreliable) and only the timer wakes the drain thread.
+constexpr int kMaxSpuriousWakeups = 10;
+constexpr std::uint32_t kSmallestBufferKb = 64;
+
+// trace_clock is `mono`, which is this clock (kernel/trace/trace.c, trace_clocks[]).
+std::uint64_t MonotonicNs() {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000 +
+         static_cast<std::uint64_t>(now.tv_nsec);
+}
+
+// Two descriptors per possible CPU are held open.
+void RaiseDescriptorLimit() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+RecordError ToRecordError(PageError error) {
+  switch (error) {
+    case PageError::kCommitBeyondPage:
+      return RecordError::kCommitBeyondPage;
+    case PageError::kRecordBeyondData:
+      return RecordError::kRecordBeyondData;
+    case PageError::kRecordLengthTooSmall:
+      return RecordError::kRecordLengthTooSmall;
+    case PageError::kNone:
+    case PageError::kPageTooShort:
+      break;
+  }
+  return RecordError::kPageTooShort;
+}
+
+}  // namespace
+
+TracefsEngine::TracefsEngine(const Config& config, const TraceCollectors& collectors,
+                             const ProcReader& proc)
+    : collectors_(collectors),
+      facts_(ReadKernelFacts(proc)),
+      instance_(config.paths.tracefs, config.tracefs.instance),
+      longest_sleep_ms_(static_cast<int>(config.tracefs.drain_interval_ms)),
+      sleep_ms_(longest_sleep_ms_),
+      wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+  RaiseDescriptorLimit();
+  try {
+    layout_ = ParseHeaderPage(instance_.HeaderPage());
+    // Losing the newest costs the traced CPU less than making room for it, and the kernel counts
+    // what it drops.
+    instance_.WriteSetting("options/overwrite", "0");
+    instance_.WriteSetting("trace_clock", "mono");
+    SizeBuffers(config.tracefs);
+
+    Formats formats;
+    const std::vector<std::string> wanted = WantedEvents(collectors, config.extra_events);
+    AddFormats(formats, wanted);
+    facts_.gfp_nowarn = formats.GfpBit("__GFP_NOWARN");
+    facts_.pageblock_order = formats.PageblockOrder().value_or(facts_.pageblock_order);
+
+    const std::vector<std::uint32_t> cpus = instance_.Cpus();
+    dispatcher_.emplace(collectors, facts_, cpus.empty() ? 0 : cpus.back() + 1, state_);
+    for (const std::string& event : wanted) {
+      if (std::ranges::count(missing_events_, event) != 0) continue;
+      try {
+        dispatcher_->Bind(event, formats);
+      } catch (const FormatError& error) {
+        spdlog::error("tracepoint not used: {}", error.what());
+      }
+    }
+    OpenReaders();
+    instance_.WriteSetting("tracing_on", "1");
+    watch_.emplace(instance_, EnableEvents());
+    state_.buffer_bytes = watch_->BufferBytes();
+  } catch (const FormatError& error) {
+    throw TracefsError(TracefsProblem::kFailed, fmt::format("tracefs: {}", error.what()));
+  }
+  exchange_.Publish(state_, 0);
+  thread_ = std::thread(&TracefsEngine::Run, this);
+}
+
+TracefsEngine::~TracefsEngine() {
+  stopping_ = true;
+  Wake();
+  thread_.join();
+}
+
+void TracefsEngine::SizeBuffers(const TracefsConfig& config) {
+  const long online = std::max(1L, sysconf(_SC_NPROCESSORS_ONLN));
+  std::uint32_t per_cpu_kb =
+      std::clamp(config.buffer_total_max_kb / static_cast<std::uint32_t>(online), kSmallestBufferKb,
+                 std::max(kSmallestBufferKb, config.buffer_size_kb));
+  subbuffer_size_ = layout_.subbuffer_size();
+  if (instance_.HasSetting("buffer_subbuf_size_kb")) {
+    // At least eight sub-buffers, or one that is half read wastes too much of the buffer.
+    const std::uint32_t kb = std::bit_floor(
+        std::max(subbuffer_size_ / 1024, std::min(config.subbuffer_size_kb, per_cpu_kb / 8)));
+    // Small first: changing the sub-buffers' size allocates a second buffer of the same size.
+    instance_.WriteSetting("buffer_size_kb", std::to_string(kSmallestBufferKb));
+    instance_.WriteSetting("buffer_subbuf_size_kb", std::to_string(kb));
+    subbuffer_size_ = kb * 1024;
+    layout_.data_size = subbuffer_size_ - layout_.data_offset;
+  }
+  for (;; per_cpu_kb /= 2) {
+    try {
+      instance_.WriteSetting("buffer_size_kb", std::to_string(per_cpu_kb));
+      break;
+    } catch (const TracefsError& error) {
+      if (per_cpu_kb / 2 < kSmallestBufferKb) throw;
+      spdlog::warn("buffer of {} KiB per CPU refused, trying half: {}", per_cpu_kb, error.what());
+    }
+  }
+  buffer_bytes_per_cpu_ = std::uint64_t{per_cpu_kb} * 1024;
+  subbuffer_.resize(subbuffer_size_ + kRecordSlack);
+  if (instance_.HasSetting("buffer_percent")) {
+    instance_.WriteSetting("buffer_percent", std::to_string(static_cast<int>(kFillTarget * 100)));
+  }
+}
+
+void TracefsEngine::AddFormats(Formats& formats, const std::vector<std::string>& wanted) {
+  for (const std::string& event : wanted) {
+    if (!instance_.HasEvent(event)) {
+      missing_events_.push_back(event);
+      continue;
+    }
+    try {
+      formats.Add(event, instance_.EventFormat(event));
+    } catch (const FormatError& error) {
+      spdlog::error("tracepoint not used: {}", error.what());
+    }
+  }
+}
+
+std::vector<std::string> TracefsEngine::EnableEvents() {
+  std::vector<std::string> enabled;
+  for (TracepointState& tracepoint : state_.tracepoints) {
+    if (!tracepoint.enabled) continue;
+    try {
+      instance_.EnableEvent(tracepoint.name);
+      enabled.push_back(tracepoint.name);
+    } catch (const TracefsError& error) {
+      tracepoint.enabled = false;
+      spdlog::error("tracepoint not used: {}", error.what());
+    }
+  }
+  return enabled;
+}
+
+void TracefsEngine::OpenReaders() {
+  poll_fds_.push_back({wake_.get(), POLLIN, 0});
+  for (const std::uint32_t cpu : instance_.Cpus()) {
+    try {
+      readers_.emplace_back(instance_, cpu);
+      poll_fds_.push_back({readers_.back().raw_fd(), POLLIN, 0});
+    } catch (const TracefsError& error) {
+      spdlog::error("CPU {} is not traced: {}", cpu, error.what());
+      state_.Count(RecordError::kReadFailed);
+    }
+  }
+  if (readers_.empty()) {
+    throw TracefsError(TracefsProblem::kFailed, "tracefs: no CPU's buffer can be read");
+  }
+}
+
+EventState TracefsEngine::Snapshot() {
+  return exchange_.Take(kSnapshotDeadline, [this] { Wake(); });
+}
+
+void TracefsEngine::Wake() const {
+  const std::uint64_t one = 1;
+  // Fails only where the counter is full: then a wake-up is pending anyway.
+  [[maybe_unused]] const ssize_t written = write(wake_.get(), &one, sizeof one);
+}
+
+void TracefsEngine::Run() {
+  last_drain_ns_ = last_look_ns_ = MonotonicNs();
+  while (!stopping_) {
+    Wait();
+    Drain();
+  }
+  instance_.DisableAllEvents();
+  Drain();
+  readers_.clear();
+  watch_.reset();
+}
+
+void TracefsEngine::Wait() {
+  const bool trust_poll = spurious_wakeups_ < kMaxSpuriousWakeups;
+  woken_by_buffer_ = false;
+  const int woken = poll(poll_fds_.data(), trust_poll ? poll_fds_.size() : 1, sleep_ms_);
+  if (woken <= 0) return;
+  if ((poll_fds_[0].revents & POLLIN) != 0) {
+    std::uint64_t count = 0;
+    [[maybe_unused]] const ssize_t got = read(wake_.get(), &count, sizeof count);
+    return;
+  }
+  woken_by_buffer_ = true;
+}
+
+void TracefsEngine::Drain() {
+  const std::uint64_t request = exchange_.NewestRequest();
+  const std::uint64_t begin = MonotonicNs();
+  fullest_bytes_ = 0;
+  for (CpuReader& reader : readers_) DrainCpu(reader);
+  const bool look = begin - last_look_ns_ >= kLookIntervalNs;
+  if (look) LookAfterInstance();
+  if (look || request != served_request_ || stopping_) {
+    CountLosses();
+    Publish(request, begin);
+  }
+  const std::uint64_t end = MonotonicNs();
+  const double seconds = static_cast<double>(end - begin) * 1e-9;
+  const auto bucket = std::ranges::lower_bound(kDrainBounds, seconds) - kDrainBounds.begin();
+  state_.drains[static_cast<std::size_t>(bucket)]++;
+  state_.drain_seconds += seconds;
+  PlanNextDrain(end);
+}
+
+void TracefsEngine::DrainCpu(CpuReader& reader) {
+  // What the buffer held when we came, and no more: a busy CPU must not keep us from the others.
+  std::uint64_t rounds = buffer_bytes_per_cpu_ / subbuffer_size_ + 2;
+  std::uint64_t bytes = 0;
+  const std::span<std::byte> subbuffer(subbuffer_.data(), subbuffer_size_);
+  for (; rounds > 0; --rounds) {
+    const std::ptrdiff_t got = reader.Read(subbuffer);
+    if (got == 0) break;
+    if (got < 0) {
+      if (state_.record_errors[static_cast<std::size_t>(RecordError::kReadFailed)] == 0) {
+        spdlog::error("CPU {}: its buffer can't be read: {}", reader.cpu(), std::strerror(errno));
+      }
+      state_.Count(RecordError::kReadFailed);
+      break;
+    }
+    const PageResult result =
+        WalkPage(subbuffer.first(static_cast<std::size_t>(got)), layout_,
+                 [&](std::uint64_t time, const std::byte* record, std::uint32_t length) {
+                   dispatcher_->OnRecord(reader.cpu(), time, record, length);
+                 });
+    reader.AddRecords(result.records);
+    bytes += result.data_length;
+    if (result.error != PageError::kNone) state_.Count(ToRecordError(result.error));
+  }
+  fullest_bytes_ = std::max(fullest_bytes_, bytes);
+}
+
+void TracefsEngine::LookAfterInstance() {
+  last_look_ns_ = MonotonicNs();
+  const Watch::Finding finding = watch_->Look();
+  for (std::size_t kind = 0; kind < finding.found.size(); ++kind) {
+    if (finding.found[kind]) state_.Count(static_cast<Interference>(kind));
+  }
+  bool cleared = false;
+  for (CpuReader& reader : readers_) {
+    if (finding.buffer_reset) {
+      reader.ForgetStats();
+    } else {
+      cleared |= reader.ForgetStatsIfReset();
+    }
+  }
+  if (cleared) {
+    state_.Count(Interference::kCleared);
+    spdlog::warn(
+        "somebody cleared our tracefs instance's buffer; the events in it were not counted");
+  }
+  state_.buffer_bytes = watch_->BufferBytes();
+}
+
+void TracefsEngine::CountLosses() {
+  for (CpuReader& reader : readers_) {
+    const auto lost = reader.NewLosses();
+    for (std::size_t i = 0; i < lost.size(); ++i) {
+      state_.AddLoss(reader.cpu(), static_cast<LossReason>(i), lost[i]);
+    }
+  }
+}
+
+void TracefsEngine::Publish(std::uint64_t request, std::uint64_t drained_up_to_ns) {
+  for (std::size_t i = 0; i < collectors_.size(); ++i) {
+    for (std::uint32_t cpu = 0; cpu < state_.tallies[i].cpus(); ++cpu) {
+      collectors_[i]->Settle(state_.tallies[i].At(cpu), drained_up_to_ns);
+    }
+  }
+  state_.taken_at_ns = drained_up_to_ns;
+  if (exchange_.Publish(state_, request)) served_request_ = request;
+}
+
+void TracefsEngine::PlanNextDrain(std::uint64_t now_ns) {
+  const double elapsed_ms =
+      static_cast<double>(now_ns - std::exchange(last_drain_ns_, now_ns)) / kNsPerMs;
+  const double fill =
+      static_cast<double>(fullest_bytes_) / static_cast<double>(buffer_bytes_per_cpu_);
+  if (woken_by_buffer_) {
+    spurious_wakeups_ = fill > kFillTarget / 4 ? 0 : spurious_wakeups_ + 1;
+  }
+  double sleep_ms = longest_sleep_ms_;
+  if (fill > 0) sleep_ms = std::min(sleep_ms, elapsed_ms * kFillTarget / fill);
+  sleep_ms_ = std::max(1, static_cast<int>(sleep_ms));
+  // Somebody was copying when we wanted to publish.
+  if (exchange_.NewestRequest() != served_request_) sleep_ms_ = 1;
+}
+
+}  // namespace kmem

@@ -1,0 +1,88 @@
+// The tracefs engine: our instance of the kernel's ring buffer, read and tallied by one drain
+// thread, which owns the collectors' state from start to stop.
+#pragma once
+
+#include <poll.h>
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "exporter/config.h"
+#include "exporter/event_source.h"
+#include "exporter/snapshot_exchange.h"
+#include "exporter/tracefs/cpu_reader.h"
+#include "exporter/tracefs/dispatcher.h"
+#include "exporter/tracefs/instance.h"
+#include "exporter/tracefs/page_walker.h"
+#include "exporter/tracefs/watch.h"
+
+namespace kmem {
+
+class TracefsEngine : public EventSource {
+ public:
+  // Starts tracing. `proc` gives what the formats do not say of the kernel. Throws TracefsError.
+  TracefsEngine(const Config& config, const TraceCollectors& collectors, const ProcReader& proc);
+  // Stops: disables the events, reads what is left, removes the instance.
+  ~TracefsEngine() override;
+
+  [[nodiscard]] std::string_view engine() const override { return "tracefs"; }
+  [[nodiscard]] std::string_view reason() const override { return "only engine built in"; }
+  [[nodiscard]] const KernelFacts& facts() const override { return facts_; }
+  [[nodiscard]] const std::vector<std::string>& missing_events() const override {
+    return missing_events_;
+  }
+  [[nodiscard]] EventState Snapshot() override;
+
+ private:
+  void SizeBuffers(const TracefsConfig& config);
+  void AddFormats(Formats& formats, const std::vector<std::string>& wanted);
+  std::vector<std::string> EnableEvents();
+  void OpenReaders();
+
+  // The drain thread.
+  void Run();
+  void Wait();
+  void Drain();
+  void DrainCpu(CpuReader& reader);
+  void LookAfterInstance();
+  void CountLosses();
+  void Publish(std::uint64_t request, std::uint64_t drained_up_to_ns);
+  void PlanNextDrain(std::uint64_t now_ns);
+  void Wake() const;
+
+  const TraceCollectors& collectors_;
+  KernelFacts facts_;
+  std::vector<std::string> missing_events_;
+  EventState state_;
+  std::optional<Dispatcher> dispatcher_;
+  PageLayout layout_;
+
+  Instance instance_;
+  std::vector<CpuReader> readers_;
+  std::optional<Watch> watch_;
+
+  std::vector<std::byte> subbuffer_;  // one sub-buffer and kRecordSlack
+  std::uint32_t subbuffer_size_ = 0;
+  std::uint64_t buffer_bytes_per_cpu_ = 0;
+  std::uint64_t fullest_bytes_ = 0;  // of one CPU in the last drain
+  int longest_sleep_ms_;
+  int sleep_ms_;
+  std::vector<pollfd> poll_fds_;  // the wake-up first
+  bool woken_by_buffer_ = false;
+  int spurious_wakeups_ = 0;  // in a row
+  std::uint64_t last_drain_ns_ = 0;
+  std::uint64_t last_look_ns_ = 0;
+  std::uint64_t served_request_ = 0;
+
+  SnapshotExchange exchange_;
+  UniqueFd wake_;  // an eventfd
+  std::atomic<bool> stopping_{false};
+  std::thread thread_;
+};
+
+}  // namespace kmem

@@ -1,0 +1,93 @@
+// The exporter's own tracefs instance: a private ring buffer with its own set of enabled events, so
+// that nobody else's tracing is touched. Rests on libtracefs, which is included by the .cc alone.
+//
+// While it lives, a file of it is held open. So the kernel refuses its removal (a second copy of
+// the exporter sees that), and when the process dies in whatever way, the kernel switches the
+// tracing off and frees the buffer (free_buffer with disable_on_free: kernel/trace/trace.c,
+// tracing_free_buffer_release(), 5.10 to 6.18). What a killed exporter leaves is an idle instance,
+// which the next start removes.
+//
+// Used by one thread at a time. Its destructor removes the instance: every file of it that was
+// opened through Open() must be closed by then.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "exporter/config.h"
+#include "exporter/unique_fd.h"
+
+struct tracefs_instance;
+
+namespace kmem {
+
+enum class TracefsProblem : std::uint8_t {
+  kAbsent,        // no tracefs at the path
+  kNotPermitted,  // we may not use it
+  kLockedDown,    // nobody may: kernel lockdown, confidentiality
+  kInUse,         // somebody holds our instance
+  kFailed,        // anything else
+};
+
+// what() is one line: what, where, what to do.
+class TracefsError : public std::runtime_error {
+ public:
+  TracefsError(TracefsProblem problem, const std::string& what)
+      : std::runtime_error(what), problem_(problem) {}
+  [[nodiscard]] TracefsProblem problem() const { return problem_; }
+  // One word for kmem_exporter_tracing_up's reason.
+  [[nodiscard]] std::string_view reason() const;
+
+ private:
+  TracefsProblem problem_;
+};
+
+// Puts an errno of a tracefs operation into words. `lockdown` is the text of
+// /sys/kernel/security/lockdown, empty where it can't be read.
+TracefsError DescribeTracefsFailure(int error, const std::string& path, std::string_view lockdown);
+
+class Instance {
+ public:
+  // Makes the instance afresh, whatever a killed exporter left. Throws TracefsError.
+  Instance(const std::string& tracing_dir, const std::string& name);
+  Instance(const Instance&) = delete;
+  Instance& operator=(const Instance&) = delete;
+  ~Instance();
+
+  // Removes what a killed exporter left; false if there was nothing. Throws TracefsError: kInUse if
+  // a running one holds it.
+  static bool RemoveStale(const std::string& tracing_dir, const std::string& name);
+
+  [[nodiscard]] bool HasEvent(const std::string& event) const;
+  // The texts of events/kmem/EVENT/format and events/header_page. Throw TracefsError.
+  [[nodiscard]] std::string EventFormat(const std::string& event) const;
+  [[nodiscard]] std::string HeaderPage() const;
+  // Throws TracefsError.
+  void EnableEvent(const std::string& event);
+  void DisableAllEvents() noexcept;
+
+  // Settings are files of the instance. Throw TracefsError.
+  [[nodiscard]] bool HasSetting(const std::string& file) const;
+  void WriteSetting(const std::string& file, const std::string& value);
+  [[nodiscard]] std::string ReadSetting(const std::string& file) const;
+
+  // Opens a file of the instance; non-blocking. Throws TracefsError.
+  [[nodiscard]] UniqueFd Open(const std::string& file, int flags) const;
+
+  // The CPUs that have a buffer here: every possible one, ascending.
+  [[nodiscard]] std::vector<std::uint32_t> Cpus() const;
+
+ private:
+  [[nodiscard]] TracefsError Failure(int error, const std::string& file) const;
+
+  std::string tracing_dir_;
+  std::string dir_;
+  std::unique_ptr<tracefs_instance, void (*)(tracefs_instance*)> instance_;
+  UniqueFd free_buffer_;
+};
+
+}  // namespace kmem
