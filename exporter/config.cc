@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <spdlog/fmt/fmt.h>
+#include <spdlog/fmt/ranges.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <yaml-cpp/eventhandler.h>
@@ -60,7 +61,7 @@ struct Range {
 
 struct Row {
   std::string_view key;
-  Target (*target)(Config& config);  // asked when the key is set
+  Target (*target)(Config& config);
   Range range;
   std::string_view doc;
 };
@@ -135,7 +136,7 @@ const Row kRows[] = {
      "Least severe level that is logged"},
     {"log.format", [](Config& c) -> Target { return &c.log.format; }, {},
      "Form of the log's lines"},
-    {"paths.procfs", [](Config& c) -> Target { c.paths.procfs_given = true; return &c.paths.procfs; },
+    {"paths.procfs", [](Config& c) -> Target { return &c.paths.procfs; },
      {.ok = IsAbsolutePath, .words = kPathWords}, "Mount point of procfs"},
     {"paths.tracefs", [](Config& c) -> Target { return &c.paths.tracefs; },
      {.ok = IsAbsolutePath, .words = kPathWords}, "Mount point of tracefs"},

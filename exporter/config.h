@@ -26,17 +26,20 @@ struct WebConfig {
   int max_requests = 40;  // parallel scrapes, 1 to 256
   bool per_cpu_detail = false;
   bool disable_exporter_metrics = false;  // process_* only
+  bool operator==(const WebConfig&) const = default;
 };
 
 struct LogConfig {
   LogLevel level = LogLevel::kInfo;
   LogFormat format = LogFormat::kLogfmt;
+  bool operator==(const LogConfig&) const = default;
 };
 
 struct PathsConfig {
   std::string procfs = "/proc";
-  bool procfs_given = false;  // by flag or file: a replay then has its /proc collectors
+  bool procfs_given = false;  // by --path.procfs: a replay then has its /proc collectors
   std::string tracefs = "/sys/kernel/tracing";
+  bool operator==(const PathsConfig&) const = default;
 };
 
 struct TracefsConfig {
@@ -45,6 +48,7 @@ struct TracefsConfig {
   std::uint32_t buffer_total_max_kb = 65536;  // all CPUs, 256 to 16777216
   std::uint32_t subbuffer_size_kb = 64;       // 4 to 1024, a power of two; kernels from 6.8
   std::uint32_t drain_interval_ms = 50;       // the longest sleep, 1 to 1000
+  bool operator==(const TracefsConfig&) const = default;
 };
 
 // Which collectors run, by name, in the order of the metric contract.
@@ -55,6 +59,7 @@ struct CollectorsConfig {
   bool extfrag = true;
   bool fragmentation = true;
   bool compaction = true;
+  bool operator==(const CollectorsConfig&) const = default;
 };
 
 struct Config {
@@ -65,6 +70,7 @@ struct Config {
   PathsConfig paths;
   TracefsConfig tracefs;
   CollectorsConfig collectors;
+  bool operator==(const Config&) const = default;
 };
 
 // Overlays the YAML text (at most 1 MiB) on `config`. `file` is the name used in errors, which read

@@ -164,7 +164,8 @@ class Arguments {
     try {
       app_.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));
     } catch (const CLI::ParseError& error) {
-      if (IsOption(arguments.back())) Refuse(arguments.back(), "has no value");
+      const std::string last = arguments.empty() ? "" : arguments.back();
+      if (IsOption(last)) Refuse(last, "has no value");
       throw ConfigError(Escaped(error.what()) + "; see --help");
     }
     for (const std::string& name : options_) {
@@ -227,6 +228,7 @@ Config ReadConfig(const Arguments& arguments) {
       ApplyFlag(flag.name, flag.key, arguments.Values(flag.name), config);
     }
   }
+  config.paths.procfs_given = arguments.Has("--path.procfs");
   for (const std::string& name : CollectorNames()) {
     for (const char* prefix : {"--", "--no-"}) {
       const std::string flag = prefix + ("collector." + name);

@@ -2,7 +2,6 @@
 
 #include <civetweb.h>
 #include <netdb.h>
-#include <pthread.h>
 #include <strings.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -35,11 +34,6 @@ using std::chrono::steady_clock;
 // max_requests, that many idle, half-open or slow connections leave a worker for every scrape the
 // limit allows. More of them only fill the queue for as long as the timeout lets them: two seconds.
 constexpr int kSpareWorkers = 64;
-
-// civetweb's deepest path (an error's page: buffers of 8 and 4 KiB, the path's 4 KiB) takes less
-// than 40 KiB, which leaves the rest to the handlers; the default of 8 MiB times the workers would
-// count against a limit of address space or locked memory.
-constexpr std::size_t kWorkerStackBytes = std::size_t{256} * 1024;
 
 constexpr const char* kRequestTimeoutMs = "2000";  // also for a write without progress
 constexpr const char* kMaxRequestHeadBytes = "16384";
@@ -186,31 +180,6 @@ void Knock(const std::string& host, const std::string& port) {
 }
 
 // ---- civetweb ----
-
-// civetweb gives its threads the process's default attributes and has no option for them.
-class SmallThreadStacks {
- public:
-  SmallThreadStacks() {
-    pthread_attr_t small;
-    if (pthread_getattr_default_np(&saved_) != 0) return;
-    changed_ = pthread_getattr_default_np(&small) == 0;
-    if (!changed_) return;
-    pthread_attr_setstacksize(&small, kWorkerStackBytes);
-    pthread_setattr_default_np(&small);
-    pthread_attr_destroy(&small);
-  }
-  SmallThreadStacks(const SmallThreadStacks&) = delete;
-  SmallThreadStacks& operator=(const SmallThreadStacks&) = delete;
-  ~SmallThreadStacks() {
-    if (!changed_) return;
-    pthread_setattr_default_np(&saved_);
-    pthread_attr_destroy(&saved_);
-  }
-
- private:
-  pthread_attr_t saved_{};
-  bool changed_ = false;
-};
 
 class Library {
  public:
@@ -367,10 +336,7 @@ void HttpServer::Impl::Start(const std::vector<Endpoint>& endpoints) {
   callbacks.begin_request = &OnRequest;
   callbacks.http_error = &OnError;
   callbacks.log_message = &OnLog;
-  {
-    const SmallThreadStacks stacks;
-    context_ = mg_start(&callbacks, this, options.data());
-  }
+  context_ = mg_start(&callbacks, this, options.data());
   const std::string problem = first_log_line();
   // civetweb goes on with fewer workers than asked for, which would break the promise above.
   if (problem.starts_with("Cannot start worker")) mg_stop(std::exchange(context_, nullptr));

@@ -22,12 +22,12 @@ class HttpError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// One server at a time: while it starts, the process's default thread stack size is its own.
-// From then on the process ignores SIGPIPE, by civetweb's doing.
+// One server at a time. From its start on the process ignores SIGPIPE, by civetweb's doing.
 class HttpServer {
  public:
-  // Called on the server's worker threads, several at once, on a stack of 256 KiB. An exception is
-  // answered with 500.
+  // Called on the server's worker threads, several at once. Debian's civetweb gives them 100 KiB
+  // of stack; at least 64 KiB are left here: no large local buffers. An exception is answered with
+  // 500.
   struct Handlers {
     std::function<Families()> scrape;           // at most max_requests at once
     std::function<std::string()> landing_page;  // HTML

@@ -27,7 +27,7 @@ std::optional<CpuStats> ParseCpuStats(std::string_view text);
 
 class CpuReader {
  public:
-  // Opens the CPU's files. Throws TracefsError.
+  // Opens the CPU's files. Throws TracingError.
   CpuReader(const Instance& instance, std::uint32_t cpu);
 
   [[nodiscard]] std::uint32_t cpu() const { return cpu_; }

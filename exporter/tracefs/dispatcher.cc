@@ -18,6 +18,21 @@ std::vector<std::string> WantedEvents(const TraceCollectors& collectors,
   return names;
 }
 
+RecordError ToRecordError(PageError error) {
+  switch (error) {
+    case PageError::kCommitBeyondPage:
+      return RecordError::kCommitBeyondPage;
+    case PageError::kRecordBeyondData:
+      return RecordError::kRecordBeyondData;
+    case PageError::kRecordLengthTooSmall:
+      return RecordError::kRecordLengthTooSmall;
+    case PageError::kNone:
+    case PageError::kPageTooShort:
+      break;
+  }
+  return RecordError::kPageTooShort;
+}
+
 Dispatcher::Dispatcher(const TraceCollectors& collectors, const KernelFacts& facts,
                        std::uint32_t cpus, EventState& state)
     : collectors_(collectors), state_(state) {

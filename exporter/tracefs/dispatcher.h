@@ -10,16 +10,19 @@
 #include <vector>
 
 #include "collectors/collector.h"
+#include "exporter/collector_list.h"
 #include "exporter/event_state.h"
 #include "exporter/tracefs/format.h"
+#include "exporter/tracefs/page_walker.h"
 
 namespace kmem {
-
-using TraceCollectors = std::vector<std::unique_ptr<TraceCollector>>;
 
 // The tracepoints that the collectors ask for and the extra ones, each once, in that order.
 std::vector<std::string> WantedEvents(const TraceCollectors& collectors,
                                       std::span<const std::string> extra_events);
+
+// The counter of a page that could not be walked to its end. `error` is not kNone.
+RecordError ToRecordError(PageError error);
 
 class Dispatcher {
  public:

@@ -43,21 +43,6 @@ void RaiseDescriptorLimit() {
   setrlimit(RLIMIT_NOFILE, &limit);
 }
 
-RecordError ToRecordError(PageError error) {
-  switch (error) {
-    case PageError::kCommitBeyondPage:
-      return RecordError::kCommitBeyondPage;
-    case PageError::kRecordBeyondData:
-      return RecordError::kRecordBeyondData;
-    case PageError::kRecordLengthTooSmall:
-      return RecordError::kRecordLengthTooSmall;
-    case PageError::kNone:
-    case PageError::kPageTooShort:
-      break;
-  }
-  return RecordError::kPageTooShort;
-}
-
 }  // namespace
 
 TracefsEngine::TracefsEngine(const Config& config, const TraceCollectors& collectors,
@@ -98,7 +83,7 @@ TracefsEngine::TracefsEngine(const Config& config, const TraceCollectors& collec
     watch_.emplace(instance_, EnableEvents());
     state_.buffer_bytes = watch_->BufferBytes();
   } catch (const FormatError& error) {
-    throw TracefsError(TracefsProblem::kFailed, fmt::format("tracefs: {}", error.what()));
+    throw TracingError(TracingProblem::kFailed, fmt::format("tracefs: {}", error.what()));
   }
   exchange_.Publish(state_, 0);
   thread_ = std::thread(&TracefsEngine::Run, this);
@@ -130,7 +115,7 @@ void TracefsEngine::SizeBuffers(const TracefsConfig& config) {
     try {
       instance_.WriteSetting("buffer_size_kb", std::to_string(per_cpu_kb));
       break;
-    } catch (const TracefsError& error) {
+    } catch (const TracingError& error) {
       if (per_cpu_kb / 2 < kSmallestBufferKb) throw;
       spdlog::warn("buffer of {} KiB per CPU refused, trying half: {}", per_cpu_kb, error.what());
     }
@@ -163,7 +148,7 @@ std::vector<std::string> TracefsEngine::EnableEvents() {
     try {
       instance_.EnableEvent(tracepoint.name);
       enabled.push_back(tracepoint.name);
-    } catch (const TracefsError& error) {
+    } catch (const TracingError& error) {
       tracepoint.enabled = false;
       spdlog::error("tracepoint not used: {}", error.what());
     }
@@ -177,13 +162,13 @@ void TracefsEngine::OpenReaders() {
     try {
       readers_.emplace_back(instance_, cpu);
       poll_fds_.push_back({readers_.back().raw_fd(), POLLIN, 0});
-    } catch (const TracefsError& error) {
+    } catch (const TracingError& error) {
       spdlog::error("CPU {} is not traced: {}", cpu, error.what());
       state_.Count(RecordError::kReadFailed);
     }
   }
   if (readers_.empty()) {
-    throw TracefsError(TracefsProblem::kFailed, "tracefs: no CPU's buffer can be read");
+    throw TracingError(TracingProblem::kFailed, "tracefs: no CPU's buffer can be read");
   }
 }
 

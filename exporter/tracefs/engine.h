@@ -25,7 +25,7 @@ namespace kmem {
 
 class TracefsEngine : public EventSource {
  public:
-  // Starts tracing. `proc` gives what the formats do not say of the kernel. Throws TracefsError.
+  // Starts tracing. `proc` gives what the formats do not say of the kernel. Throws TracingError.
   TracefsEngine(const Config& config, const TraceCollectors& collectors, const ProcReader& proc);
   // Stops: disables the events, reads what is left, removes the instance.
   ~TracefsEngine() override;

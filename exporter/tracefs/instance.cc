@@ -54,27 +54,11 @@ std::string TakeText(char* text, int length) {
 
 }  // namespace
 
-std::string_view TracefsError::reason() const {
-  switch (problem_) {
-    case TracefsProblem::kAbsent:
-      return "absent";
-    case TracefsProblem::kNotPermitted:
-      return "not_permitted";
-    case TracefsProblem::kLockedDown:
-      return "locked_down";
-    case TracefsProblem::kInUse:
-      return "in_use";
-    case TracefsProblem::kFailed:
-      break;
-  }
-  return "failed";
-}
-
-TracefsError DescribeTracefsFailure(int error, const std::string& path, std::string_view lockdown) {
+TracingError DescribeTracefsFailure(int error, const std::string& path, std::string_view lockdown) {
   const bool confidential = lockdown.find("[confidentiality]") != std::string_view::npos;
   if (confidential && (error == EPERM || error == ENOENT)) {
     return {
-        TracefsProblem::kLockedDown,
+        TracingProblem::kLockedDown,
         fmt::format("tracefs: {}: the kernel's lockdown (confidentiality) forbids tracing; boot "
                     "with lockdown=integrity or none",
                     path)};
@@ -82,14 +66,14 @@ TracefsError DescribeTracefsFailure(int error, const std::string& path, std::str
   switch (error) {
     case ENOENT:
     case ENOTDIR:
-      return {TracefsProblem::kAbsent,
+      return {TracingProblem::kAbsent,
               fmt::format("tracefs: {}: no tracefs there; mount it (mount -t tracefs nodev "
                           "/sys/kernel/tracing) or name its place with --path.tracefs",
                           path)};
     case EACCES:
     case EPERM:
     case EROFS:
-      return {TracefsProblem::kNotPermitted,
+      return {TracingProblem::kNotPermitted,
               fmt::format("tracefs: {}: {}; run as uid 0 with tracefs writable (no capability is "
                           "needed){}",
                           path, std::strerror(error),
@@ -98,12 +82,12 @@ TracefsError DescribeTracefsFailure(int error, const std::string& path, std::str
                               : "")};
     case EBUSY:
     case EEXIST:
-      return {TracefsProblem::kInUse,
+      return {TracingProblem::kInUse,
               fmt::format("tracefs: {}: in use by another process, such as a second kmem_exporter; "
                           "stop that one or choose another tracefs.instance",
                           path)};
     default:
-      return {TracefsProblem::kFailed, fmt::format("tracefs: {}: {}", path, std::strerror(error))};
+      return {TracingProblem::kFailed, fmt::format("tracefs: {}: {}", path, std::strerror(error))};
   }
 }
 
@@ -141,7 +125,7 @@ Instance::~Instance() {
   rmdir(dir_.c_str());
 }
 
-TracefsError Instance::Failure(int error, const std::string& file) const {
+TracingError Instance::Failure(int error, const std::string& file) const {
   return DescribeTracefsFailure(error, dir_ + "/" + file, Lockdown());
 }
 

@@ -18,71 +18,50 @@
 #include <string_view>
 #include <vector>
 
-#include "exporter/config.h"
+#include "exporter/tracing_error.h"
 #include "exporter/unique_fd.h"
 
 struct tracefs_instance;
 
 namespace kmem {
 
-enum class TracefsProblem : std::uint8_t {
-  kAbsent,        // no tracefs at the path
-  kNotPermitted,  // we may not use it
-  kLockedDown,    // nobody may: kernel lockdown, confidentiality
-  kInUse,         // somebody holds our instance
-  kFailed,        // anything else
-};
-
-// what() is one line: what, where, what to do.
-class TracefsError : public std::runtime_error {
- public:
-  TracefsError(TracefsProblem problem, const std::string& what)
-      : std::runtime_error(what), problem_(problem) {}
-  [[nodiscard]] TracefsProblem problem() const { return problem_; }
-  // One word for kmem_exporter_tracing_up's reason.
-  [[nodiscard]] std::string_view reason() const;
-
- private:
-  TracefsProblem problem_;
-};
-
 // Puts an errno of a tracefs operation into words. `lockdown` is the text of
 // /sys/kernel/security/lockdown, empty where it can't be read.
-TracefsError DescribeTracefsFailure(int error, const std::string& path, std::string_view lockdown);
+TracingError DescribeTracefsFailure(int error, const std::string& path, std::string_view lockdown);
 
 class Instance {
  public:
-  // Makes the instance afresh, whatever a killed exporter left. Throws TracefsError.
+  // Makes the instance afresh, whatever a killed exporter left. Throws TracingError.
   Instance(const std::string& tracing_dir, const std::string& name);
   Instance(const Instance&) = delete;
   Instance& operator=(const Instance&) = delete;
   ~Instance();
 
-  // Removes what a killed exporter left; false if there was nothing. Throws TracefsError: kInUse if
+  // Removes what a killed exporter left; false if there was nothing. Throws TracingError: kInUse if
   // a running one holds it.
   static bool RemoveStale(const std::string& tracing_dir, const std::string& name);
 
   [[nodiscard]] bool HasEvent(const std::string& event) const;
-  // The texts of events/kmem/EVENT/format and events/header_page. Throw TracefsError.
+  // The texts of events/kmem/EVENT/format and events/header_page. Throw TracingError.
   [[nodiscard]] std::string EventFormat(const std::string& event) const;
   [[nodiscard]] std::string HeaderPage() const;
-  // Throws TracefsError.
+  // Throws TracingError.
   void EnableEvent(const std::string& event);
   void DisableAllEvents() noexcept;
 
-  // Settings are files of the instance. Throw TracefsError.
+  // Settings are files of the instance. Throw TracingError.
   [[nodiscard]] bool HasSetting(const std::string& file) const;
   void WriteSetting(const std::string& file, const std::string& value);
   [[nodiscard]] std::string ReadSetting(const std::string& file) const;
 
-  // Opens a file of the instance; non-blocking. Throws TracefsError.
+  // Opens a file of the instance; non-blocking. Throws TracingError.
   [[nodiscard]] UniqueFd Open(const std::string& file, int flags) const;
 
   // The CPUs that have a buffer here: every possible one, ascending.
   [[nodiscard]] std::vector<std::uint32_t> Cpus() const;
 
  private:
-  [[nodiscard]] TracefsError Failure(int error, const std::string& file) const;
+  [[nodiscard]] TracingError Failure(int error, const std::string& file) const;
 
   std::string tracing_dir_;
   std::string dir_;

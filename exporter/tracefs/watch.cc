@@ -59,7 +59,7 @@ bool Watch::LookAt(Setting& setting, Interference kind, Finding& finding) {
   }
   try {
     instance_.WriteSetting(setting.file, setting.restore);
-  } catch (const TracefsError& error) {
+  } catch (const TracingError& error) {
     if (!setting.wrong) spdlog::error("our tracing can't be restored: {}", error.what());
   }
   finding.found[static_cast<std::size_t>(kind)] |= !setting.wrong;
@@ -88,7 +88,7 @@ bool Watch::LookAtEvents(Finding& finding) {
   }
   try {
     for (const std::string& event : events_) instance_.EnableEvent(event);
-  } catch (const TracefsError& error) {
+  } catch (const TracingError& error) {
     if (!enabled_events_.wrong) spdlog::error("our tracing can't be restored: {}", error.what());
   }
   finding.found[static_cast<std::size_t>(Interference::kDisabled)] |= !enabled_events_.wrong;

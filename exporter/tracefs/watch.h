@@ -17,7 +17,7 @@ namespace kmem {
 
 class Watch {
  public:
-  // Remembers how things stand now. `events` are those enabled. Throws TracefsError.
+  // Remembers how things stand now. `events` are those enabled. Throws TracingError.
   Watch(Instance& instance, std::vector<std::string> events);
 
   struct Finding {

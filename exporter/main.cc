@@ -1,0 +1,207 @@
+// kmem_exporter: the kernel's kmem tracepoints as Prometheus metrics.
+
+#include <fmt/format.h>
+#include <malloc.h>
+#include <spdlog/spdlog.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <csignal>
+#include <cstdio>
+#include <exception>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "exporter/build_info.h"
+#include "exporter/collector_list.h"
+#include "exporter/exposition.h"
+#include "exporter/flags.h"
+#include "exporter/http_server.h"
+#include "exporter/log.h"
+#include "exporter/proc_files.h"
+#include "exporter/replay/replay_source.h"
+#include "exporter/scraper.h"
+#include "exporter/tracefs/engine.h"
+#include "exporter/tracefs/instance.h"
+#include "exporter/tracing.h"
+
+namespace kmem {
+namespace {
+
+constexpr time_t kRetrySeconds = 60;
+
+std::string VersionText() {
+  return fmt::format("kmem_exporter, version {} (branch: {}, revision: {})\n  compiler: {}\n",
+                     kVersion, kBranch, kRevision, kCompiler);
+}
+
+// The signals that end the program. Blocked in every thread: the main one waits for them.
+sigset_t BlockStopSignals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGTERM);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  std::signal(SIGPIPE, SIG_IGN);
+  return signals;
+}
+
+void LogStart() {
+  utsname kernel{};
+  uname(&kernel);
+  spdlog::info("kmem_exporter {} (branch {}, revision {}, {})", kVersion, kBranch, kRevision,
+               kCompiler);
+  spdlog::info("kernel {} {} {}", kernel.sysname, kernel.release, kernel.machine);
+}
+
+void LogSource(EventSource& source) {
+  const EventState state = source.Snapshot();
+  std::string enabled;
+  for (const TracepointState& tracepoint : state.tracepoints) {
+    if (tracepoint.enabled) enabled += " " + tracepoint.name;
+  }
+  std::string missing;
+  for (const std::string& name : source.missing_events()) missing += " " + name;
+  spdlog::info("engine {} ({}), {} KiB of ring buffers", source.engine(), source.reason(),
+               state.buffer_bytes / 1024);
+  spdlog::info("tracepoints in use:{}", enabled.empty() ? " none" : enabled);
+  if (!missing.empty()) spdlog::info("tracepoints that this kernel lacks:{}", missing);
+}
+
+class Program {
+ public:
+  explicit Program(const CommandLine& command_line)
+      : replay_file_(command_line.replay_file),
+        config_(command_line.config),
+        trace_collectors_(MakeTraceCollectors(config_.collectors)),
+        proc_(config_.paths.procfs),
+        tracing_([this] { return StartSource(); }) {
+    // A recorded trace is of another machine, or of another time.
+    if (replay_file_.empty() || config_.paths.procfs_given) {
+      proc_collectors_ = MakeProcCollectors(config_.collectors);
+    }
+    scraper_.emplace(config_, trace_collectors_, proc_collectors_, proc_, tracing_);
+  }
+
+  // Reads the trace to its end and prints what it gives.
+  void PrintReplay() {
+    tracing_.Start();
+    const std::string text = Serialize(scraper_->Scrape({}), TextFormat::kPrometheus);
+    std::fwrite(text.data(), 1, text.size(), stdout);
+    if (std::fflush(stdout) != 0) throw std::runtime_error("standard output: write failed");
+  }
+
+  void Serve(const sigset_t& stop_signals) {
+    LogStart();
+    HttpServer server(config_.web, {
+                                       .scrape = [this] { return scraper_->Scrape(Requests()); },
+                                       .landing_page = [this] { return scraper_->LandingPage(); },
+                                       .ready = [this] { return ready_.load(); },
+                                   });
+    server_ = &server;
+    for (const std::string& address : server.addresses()) {
+      spdlog::info("listening on http://{}{}", address, config_.web.telemetry_path);
+    }
+    bool tracing = TryToTrace();
+    ready_ = true;
+    for (;;) {
+      const timespec retry{.tv_sec = kRetrySeconds, .tv_nsec = 0};
+      const int signal = tracing ? sigwaitinfo(&stop_signals, nullptr)
+                                 : sigtimedwait(&stop_signals, nullptr, &retry);
+      if (signal > 0) {
+        spdlog::info("{}: stopping", signal == SIGINT ? "SIGINT" : "SIGTERM");
+        break;
+      }
+      if (!tracing) tracing = TryToTrace();
+    }
+    ready_ = false;
+    tracing_.Stop();
+    server_ = nullptr;
+  }
+
+ private:
+  std::unique_ptr<EventSource> StartSource() {
+    if (!replay_file_.empty()) {
+      return std::make_unique<ReplaySource>(replay_file_, config_, trace_collectors_);
+    }
+    return std::make_unique<TracefsEngine>(config_, trace_collectors_, proc_);
+  }
+
+  // Whether it traces now. Throws what ends the start.
+  bool TryToTrace() {
+    try {
+      tracing_.Start();
+    } catch (const TracingError& error) {
+      if (config_.on_tracing_failure == OnTracingFailure::kExit) throw;
+      spdlog::error("not tracing, next attempt in {} s: {}", kRetrySeconds, error.what());
+      return false;
+    }
+    LogSource(*tracing_.status().source);
+    return true;
+  }
+
+  std::map<int, std::uint64_t> Requests() const {
+    const HttpServer* server = server_;
+    return server == nullptr ? std::map<int, std::uint64_t>{} : server->requests();
+  }
+
+  std::string replay_file_;
+  Config config_;
+  TraceCollectors trace_collectors_;
+  ProcCollectors proc_collectors_;
+  ProcFiles proc_;
+  Tracing tracing_;
+  std::optional<Scraper> scraper_;
+  std::atomic<const HttpServer*> server_{nullptr};
+  std::atomic<bool> ready_{false};
+};
+
+void CleanUp(const Config& config) {
+  const bool removed = Instance::RemoveStale(config.paths.tracefs, config.tracefs.instance);
+  fmt::print("{}/instances/{}: {}\n", config.paths.tracefs, config.tracefs.instance,
+             removed ? "removed" : "nothing to clean up");
+}
+
+void Run(const std::vector<std::string>& arguments) {
+  const auto parsed = ParseCommandLine(arguments, VersionText());
+  if (const auto* print = std::get_if<PrintAndExit>(&parsed)) {
+    fmt::print("{}", print->text);
+    return;
+  }
+  const auto& command_line = std::get<CommandLine>(parsed);
+  InitLog(command_line.config.log);
+  switch (command_line.action) {
+    case CommandLine::Action::kCheckConfig:
+      fmt::print("{}: OK\n",
+                 command_line.config_file.empty() ? "configuration" : command_line.config_file);
+      return;
+    case CommandLine::Action::kCleanup:
+      return CleanUp(command_line.config);
+    case CommandLine::Action::kServe:
+      break;
+  }
+  const sigset_t stop_signals = BlockStopSignals();
+  Program program(command_line);
+  if (command_line.replay_exit) {
+    program.PrintReplay();
+  } else {
+    program.Serve(stop_signals);
+  }
+}
+
+}  // namespace
+}  // namespace kmem
+
+int main(int argc, char** argv) {
+  // One arena per HTTP worker would triple the memory held after some scrapes.
+  mallopt(M_ARENA_MAX, 2);
+  try {
+    kmem::Run({argv + 1, argv + argc});
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "kmem_exporter: {}\n", error.what());
+    return EXIT_FAILURE;
+  }
+  return EXIT_SUCCESS;
+}

@@ -1,0 +1,218 @@
+#include "exporter/replay/trace_file.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cerrno>
+#include <cstring>
+#include <memory>
+#include <string_view>
+
+#include "exporter/kernel_facts.h"
+#include "exporter/replay/libtracecmd.h"
+#include "exporter/replay/result_pipe.h"
+#include "exporter/tracefs/dispatcher.h"
+#include "exporter/tracefs/format.h"
+#include "exporter/tracefs/page_walker.h"
+#include "exporter/unique_fd.h"
+
+namespace kmem {
+namespace {
+
+struct TraceHeader {
+  bool big_endian = false;
+  int long_size = 0;
+  std::uint32_t page_size = 0;
+};
+
+// trace-cmd.dat(5): a magic, the version as a string, a byte each for endianness and the size of a
+// long, four bytes for the page size.
+TraceHeader ReadHeader(const std::string& path, const UniqueFd& file) {
+  static constexpr std::string_view kMagic{"\x17\x08\x44tracing", 10};
+  std::array<char, 64> bytes{};
+  const ssize_t got = pread(file.get(), bytes.data(), bytes.size(), 0);
+  if (got < 0) throw ReplayError(fmt::format("{}: {}", path, std::strerror(errno)));
+  const std::string_view text(bytes.data(), static_cast<std::size_t>(got));
+  if (text.empty()) throw ReplayError(fmt::format("{}: the file is empty", path));
+  if (!text.starts_with(kMagic)) {
+    throw ReplayError(
+        fmt::format("{}: not a trace.dat; record one with trace-cmd record -e kmem", path));
+  }
+  const std::size_t version_end = text.find('\0', kMagic.size());
+  if (version_end == std::string_view::npos || version_end + 7 > text.size()) {
+    throw ReplayError(fmt::format("{}: truncated: its header is cut off", path));
+  }
+  TraceHeader header;
+  header.big_endian = text[version_end + 1] != 0;
+  header.long_size = text[version_end + 2];
+  std::memcpy(&header.page_size, text.data() + version_end + 3, sizeof header.page_size);
+  return header;
+}
+
+void CheckArchitecture(const std::string& path, const TraceHeader& header) {
+  if (header.big_endian || header.long_size != sizeof(long)) {
+    throw ReplayError(fmt::format(
+        "{}: recorded on a {}-bit {}-endian machine; only 64-bit little-endian traces are read",
+        path, header.long_size * 8, header.big_endian ? "big" : "little"));
+  }
+  if (!std::has_single_bit(header.page_size) || header.page_size < 1024 ||
+      header.page_size > (1U << 20)) {
+    throw ReplayError(fmt::format("{}: corrupt: its page size is {}", path, header.page_size));
+  }
+}
+
+// What the walk over all pages of one CPU needs.
+struct Replay {
+  Dispatcher& dispatcher;
+  EventState& state;
+  PageLayout layout;
+  std::uint32_t cpu;
+  std::vector<std::byte> page;  // a copy, with kRecordSlack behind it
+  std::uint64_t records;
+};
+
+void ReplayPage(void* context, const void* data) {
+  auto& replay = *static_cast<Replay*>(context);
+  const std::size_t size = replay.layout.subbuffer_size();
+  std::memcpy(replay.page.data(), data, size);
+  const PageResult result =
+      WalkPage(std::span(replay.page).first(size), replay.layout,
+               [&](std::uint64_t time, const std::byte* record, std::uint32_t length) {
+                 replay.dispatcher.OnRecord(replay.cpu, time, record, length);
+               });
+  replay.records += result.records;
+  if (result.error != PageError::kNone) replay.state.Count(ToRecordError(result.error));
+  if (result.events_lost) {
+    replay.state.AddLoss(replay.cpu, LossReason::kOverrun,
+                         std::max<std::uint64_t>(result.lost_count, 1));
+    if (result.lost_count == 0) replay.state.Count(RecordError::kLossUncounted);
+  }
+}
+
+KernelFacts FactsOf(const Formats& formats, const TraceHeader& header, std::uint32_t cpus) {
+  KernelFacts facts;
+  facts.page_size = header.page_size;
+  facts.migratetypes = CommonMigratetypes();
+  facts.gfp_nowarn = formats.GfpBit("__GFP_NOWARN");
+  facts.pageblock_order = formats.PageblockOrder().value_or(facts.pageblock_order);
+  for (std::uint32_t cpu = 0; cpu < cpus; ++cpu) facts.online_cpus.push_back(cpu);
+  return facts;
+}
+
+// In the child.
+TraceFileResult ReadPages(const std::string& path, const TraceHeader& header,
+                          const TraceCollectors& collectors,
+                          std::span<const std::string> extra_events) {
+  const std::unique_ptr<tracecmd_input, void (*)(tracecmd_input*)> file(
+      kmem_trace_open(path.c_str()), &kmem_trace_close);
+  if (file == nullptr) {
+    throw ReplayError(fmt::format("{}: truncated or corrupt: libtracecmd can't open it", path));
+  }
+  const Formats formats(*kmem_trace_formats(file.get()));
+  const int cpus = kmem_trace_cpus(file.get());
+  if (cpus <= 0 || cpus > 65536) {
+    throw ReplayError(fmt::format("{}: corrupt: it tells of {} CPUs", path, cpus));
+  }
+  TraceFileResult result;
+  result.facts = FactsOf(formats, header, static_cast<std::uint32_t>(cpus));
+  Dispatcher dispatcher(collectors, result.facts, static_cast<std::uint32_t>(cpus), result.state);
+  for (const std::string& event : WantedEvents(collectors, extra_events)) {
+    if (!formats.Has(event)) {
+      result.missing_events.push_back(event);
+      continue;
+    }
+    try {
+      dispatcher.Bind(event, formats);
+    } catch (const FormatError& error) {
+      throw ReplayError(fmt::format("{}: {}", path, error.what()));
+    }
+  }
+  dispatcher.Ignore(formats.AllIds());
+
+  PageLayout layout;
+  layout.data_size = header.page_size - layout.data_offset;
+  Replay replay{.dispatcher = dispatcher,
+                .state = result.state,
+                .layout = layout,
+                .cpu = 0,
+                .page = std::vector<std::byte>(header.page_size + kRecordSlack),
+                .records = 0};
+  for (int cpu = 0; cpu < cpus; ++cpu) {
+    replay.cpu = static_cast<std::uint32_t>(cpu);
+    kmem_trace_pages(file.get(), cpu, header.page_size, &ReplayPage, &replay);
+  }
+  if (replay.records == 0) {
+    throw ReplayError(
+        fmt::format("{}: no events in it; record some with trace-cmd record -e kmem", path));
+  }
+  for (std::size_t i = 0; i < collectors.size(); ++i) {
+    for (std::uint32_t cpu = 0; cpu < replay.state.cpus.size(); ++cpu) {
+      collectors[i]->Settle(result.state.tallies[i].At(cpu), UINT64_MAX);
+    }
+  }
+  return result;
+}
+
+// A file that makes libtracecmd loop is ended by the kernel; an honest one takes a second a GiB.
+void LimitCpuTime(const UniqueFd& file) {
+  struct stat st {};
+  fstat(file.get(), &st);
+  const rlim_t seconds = 5 + static_cast<rlim_t>(st.st_size >> 27);
+  const rlimit limit{.rlim_cur = seconds, .rlim_max = seconds};
+  setrlimit(RLIMIT_CPU, &limit);
+  const rlimit no_core{.rlim_cur = 0, .rlim_max = 0};
+  setrlimit(RLIMIT_CORE, &no_core);
+}
+
+UniqueFd OpenTrace(const std::string& path) {
+  // Not to wait for a writer if it is a FIFO.
+  UniqueFd file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  if (!file.valid()) throw ReplayError(fmt::format("{}: {}", path, std::strerror(errno)));
+  struct stat st {};
+  if (fstat(file.get(), &st) != 0 || !S_ISREG(st.st_mode)) {
+    throw ReplayError(fmt::format("{}: not a regular file", path));
+  }
+  return file;
+}
+
+}  // namespace
+
+TraceFileResult ReadTraceFile(const std::string& path, const TraceCollectors& collectors,
+                              std::span<const std::string> extra_events) {
+  const UniqueFd file = OpenTrace(path);
+  const TraceHeader header = ReadHeader(path, file);
+  CheckArchitecture(path, header);
+
+  ResultPipe result_pipe;
+  const pid_t child = fork();
+  if (child < 0) throw ReplayError(fmt::format("fork: {}", std::strerror(errno)));
+  if (child == 0) {
+    LimitCpuTime(file);
+    try {
+      result_pipe.Send(ReadPages(path, header, collectors, extra_events));
+    } catch (const std::exception& error) {
+      result_pipe.SendError(error.what());
+    }
+    _exit(0);
+  }
+  ResultPipe::Received received = result_pipe.Receive();
+  int status = 0;
+  while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  }
+  if (!received.error.empty()) throw ReplayError(received.error);
+  if (!received.result || !WIFEXITED(status) || WEXITSTATUS(status) != 0) {
+    throw ReplayError(
+        fmt::format("{}: truncated or corrupt: reading it failed{}", path,
+                    WIFSIGNALED(status) ? fmt::format(" ({})", strsignal(WTERMSIG(status))) : ""));
+  }
+  return std::move(*received.result);
+}
+
+}  // namespace kmem
