@@ -143,12 +143,9 @@ void AppendCollectorResults(const std::map<std::string, CollectorResult, std::le
 }
 
 void AppendHttpMetrics(const std::map<int, std::uint64_t>& requests, Families& out) {
-  // Those that a healthy exporter gives exist from the start.
-  std::map<int, std::uint64_t> known{{200, 0}, {404, 0}, {405, 0}, {503, 0}};
-  for (const auto& [code, count] : requests) known[code] = count;
   FamilyBuilder family(out, Type::Counter, "kmem_exporter_http_requests_total",
                        "HTTP requests answered, by status code.");
-  for (const auto& [code, count] : known) {
+  for (const auto& [code, count] : requests) {
     family.Add({{"code", std::to_string(code)}}, static_cast<double>(count));
   }
 }
