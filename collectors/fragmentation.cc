@@ -116,26 +116,15 @@ double FragmentationIndex(std::span<const std::uint64_t> free_blocks, int order)
   return 1 - (1 + PagesFrom(free_blocks, 0) / std::ldexp(1.0, order)) / all_blocks;
 }
 
-int FragmentationCollector::PageblockOrder(const ProcReader& proc, const KernelFacts& facts) const {
-  std::call_once(pagetypeinfo_read_, [&] {
-    try {
-      pageblock_order_ = ParsePagetypeinfo(proc.Read("pagetypeinfo")).pageblock_order;
-    } catch (const ProcError&) {
-      // Mode 0400: most readers may not.
-    }
-  });
-  return pageblock_order_.value_or(facts.pageblock_order);
-}
-
 void FragmentationCollector::Collect(const ProcReader& proc, const KernelFacts& facts,
                                      Families& out) const {
   const std::vector<BuddyRow> rows = ParseBuddyinfo(proc.Read("buddyinfo"));
-  const int pageblock_order = PageblockOrder(proc, facts);
+  const int pageblock_order = facts.pageblock_order;
   AppendFreeBlocks(rows, out);
   AppendIndices(rows, pageblock_order, out);
   FamilyBuilder(out, FamilyBuilder::Type::Gauge, "kmem_pageblock_order",
                 "Order of a pageblock, the unit in which the kernel groups pages by migratetype. "
-                "From /proc/pagetypeinfo where it is readable, all kernels.")
+                "From the format of mm_page_alloc_extfrag or /proc/pagetypeinfo, all kernels.")
       .Add({}, pageblock_order);
   AppendMinFree(proc, out);
   const double pageblock_bytes = std::ldexp(static_cast<double>(facts.page_size), pageblock_order);

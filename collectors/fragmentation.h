@@ -2,8 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <mutex>
-#include <optional>
 #include <span>
 #include <string_view>
 
@@ -29,21 +27,14 @@ namespace kmem {
 //
 // Throws only for buddyinfo. Of the other tables, each may be out of reach by itself, and what they
 // give is left out or replaced: without sys/vm/min_free_kbytes there is no kmem_min_free_bytes;
-// without zoneinfo the online nodes are those in buddyinfo, which has only nodes with memory;
-// without pagetypeinfo the pageblock order is that of the KernelFacts.
+// without zoneinfo the online nodes are those in buddyinfo, which has only nodes with memory.
+// The pageblock order is that of the KernelFacts: pagetypeinfo is too dear to read at a scrape,
+// because the kernel makes it by walking the free lists under zone->lock with interrupts off
+// (pagetypeinfo_showfree_print(), mm/vmstat.c, 5.10 to 6.18).
 class FragmentationCollector : public ProcCollector {
  public:
   [[nodiscard]] std::string_view name() const override { return "fragmentation"; }
   void Collect(const ProcReader& proc, const KernelFacts& facts, Families& out) const override;
-
- private:
-  [[nodiscard]] int PageblockOrder(const ProcReader& proc, const KernelFacts& facts) const;
-
-  // pagetypeinfo is read once, by the first scrape: the order doesn't change while a kernel runs,
-  // and the kernel makes the file by walking the free lists under zone->lock with interrupts off
-  // ("expensive to collect so do not constantly read the file", mm/vmstat.c, 5.10 to 6.18).
-  mutable std::once_flag pagetypeinfo_read_;
-  mutable std::optional<int> pageblock_order_;
 };
 
 }  // namespace kmem

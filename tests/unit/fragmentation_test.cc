@@ -33,11 +33,6 @@ constexpr const char* kZoneinfo =
     "Node 1, zone   Normal\n"
     "Node 1, zone  Movable\n"
     "Node 2, zone  Movable\n";
-constexpr const char* kPagetypeinfo =
-    "Page block order: 10\n"
-    "Node    0, zone   Normal, type    Unmovable      0 \n"
-    "Number of blocks type     Unmovable \n";
-
 class MemoryProc : public ProcReader {
  public:
   MemoryProc(std::initializer_list<std::pair<const std::string, std::string>> files)
@@ -60,11 +55,17 @@ class MemoryProc : public ProcReader {
 MemoryProc WholeProc() {
   return {{"buddyinfo", kBuddyinfo},
           {"zoneinfo", kZoneinfo},
-          {"pagetypeinfo", kPagetypeinfo},
           {"sys/vm/min_free_kbytes", "11264\n"}};
 }
 
-Families Collected(const ProcReader& proc, const KernelFacts& facts = {}) {
+// A pageblock order that is not the default.
+KernelFacts Facts() {
+  KernelFacts facts;
+  facts.pageblock_order = 10;
+  return facts;
+}
+
+Families Collected(const ProcReader& proc, const KernelFacts& facts = Facts()) {
   Families out;
   FragmentationCollector().Collect(proc, facts, out);
   return out;
@@ -210,24 +211,18 @@ TEST(FragmentationCollectorTest, WithoutTheOtherTablesTheRestIsStillGiven) {
 TEST(FragmentationCollectorTest, BrokenOptionalTablesAreAsGoodAsNone) {
   MemoryProc proc{{"buddyinfo", kBuddyinfo},
                   {"zoneinfo", "x\n"},
-                  {"pagetypeinfo", "x\n"},
                   {"sys/vm/min_free_kbytes", "x\n"}};
-  const Families families = Collected(proc);
+  const Families families = Collected(proc, KernelFacts{});
   EXPECT_THAT(Names(families), Not(Contains("kmem_min_free_bytes")));
   EXPECT_EQ(Sample(families, "kmem_pageblock_order"), 9);
   EXPECT_EQ(Sample(families, "kmem_min_free_step_bytes"), 12582912);  // 3 * 2 MiB * 2 nodes
 }
 
-TEST(FragmentationCollectorTest, ReadsTheDearPagetypeinfoOnlyOnce) {
+TEST(FragmentationCollectorTest, NeverReadsTheDearPagetypeinfo) {
   const MemoryProc proc = WholeProc();
-  const FragmentationCollector collector;
-  for (int scrape = 0; scrape < 3; ++scrape) {
-    Families out;
-    collector.Collect(proc, {}, out);
-    EXPECT_EQ(Sample(out, "kmem_pageblock_order"), 10);
-  }
-  EXPECT_EQ(proc.reads("pagetypeinfo"), 1);
-  EXPECT_EQ(proc.reads("buddyinfo"), 3);
+  Collected(proc);
+  EXPECT_EQ(proc.reads("pagetypeinfo"), 0);
+  EXPECT_EQ(proc.reads("buddyinfo"), 1);
 }
 
 TEST(FragmentationCollectorTest, AllFamiliesAreGauges) {
@@ -256,9 +251,7 @@ class DataProc : public ProcReader {
 
 TEST(FragmentationCollectorTest, TheTablesOfRealKernelsGiveAllFamilies) {
   for (const char* kernel : {"5.10", "6.1", "6.12"}) {
-    KernelFacts facts;
-    facts.pageblock_order = 1;  // to see that pagetypeinfo's is taken
-    const Families families = Collected(DataProc(kernel), facts);
+    const Families families = Collected(DataProc(kernel), KernelFacts{});
     EXPECT_EQ(families.size(), 6U) << kernel;
     EXPECT_EQ(Sample(families, "kmem_pageblock_order"), 9) << kernel;
     EXPECT_EQ(Sample(families, "kmem_min_free_step_bytes"), 6291456) << kernel;  // one node
