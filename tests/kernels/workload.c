@@ -124,7 +124,7 @@ static void tables(int count)
 
 static void use_up(void)
 {
-    for (int i = 0; i < 250 && has_large_block(); i++)
+    for (int i = 0; i < 90 && has_large_block(); i++)
         tables(8);
 }
 
