@@ -4,6 +4,7 @@
 // collector lies in Tallies, owned by the source of events.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -52,7 +53,7 @@ class Tallies {
 
  private:
   struct alignas(64) Line {
-    std::byte bytes[64];
+    std::array<std::byte, 64> bytes;
   };
   std::vector<Line> lines_;
   std::size_t stride_ = 0;

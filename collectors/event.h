@@ -60,23 +60,25 @@ struct EventSpec {
 // A string that can be a template argument.
 template <std::size_t kSize>
 struct FixedString {
-  // NOLINTNEXTLINE(google-explicit-constructor): deduced from a literal
-  consteval FixedString(const char (&text)[kSize]) { std::copy_n(text, kSize, value); }
-  char value[kSize]{};
+  // Implicit, so that a literal can stand for it.
+  // NOLINTNEXTLINE(modernize-avoid-c-arrays): a literal is one
+  consteval FixedString(const char (&text)[kSize]) { std::copy_n(text, kSize, value.data()); }
+  [[nodiscard]] constexpr std::string_view view() const { return {value.data(), kSize - 1}; }
+
+  std::array<char, kSize> value{};
 };
 
 // A field that the tracepoint can't be used without, and the member that takes it.
 template <FixedString kName, auto kMember>
 struct Required {
-  static constexpr FieldSpec kSpec{{kName.value, sizeof(kName.value) - 1}, true, 0};
+  static constexpr FieldSpec kSpec{kName.view(), true, 0};
   static constexpr auto kTarget = kMember;
 };
 
 // A field that some kernels lack, and the value that says so.
 template <FixedString kName, auto kMember, std::int64_t kAbsent>
 struct Optional {
-  static constexpr FieldSpec kSpec{
-      {kName.value, sizeof(kName.value) - 1}, false, static_cast<std::uint64_t>(kAbsent)};
+  static constexpr FieldSpec kSpec{kName.view(), false, static_cast<std::uint64_t>(kAbsent)};
   static constexpr auto kTarget = kMember;
 };
 
@@ -125,7 +127,7 @@ struct Tracepoint {
   }
 
   static constexpr std::array<FieldSpec, sizeof...(Fields)> kFields{Fields::kSpec...};
-  static constexpr EventSpec kSpec{{kName.value, sizeof(kName.value) - 1}, kFields, &Handle};
+  static constexpr EventSpec kSpec{kName.view(), kFields, &Handle};
 
  private:
   template <std::size_t... kIndex>

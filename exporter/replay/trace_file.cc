@@ -51,7 +51,7 @@ TraceHeader ReadHeader(const std::string& path, const UniqueFd& file) {
   }
   TraceHeader header;
   header.big_endian = text[version_end + 1] != 0;
-  header.long_size = text[version_end + 2];
+  header.long_size = static_cast<unsigned char>(text[version_end + 2]);
   std::memcpy(&header.page_size, text.data() + version_end + 3, sizeof header.page_size);
   return header;
 }

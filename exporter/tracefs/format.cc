@@ -158,7 +158,7 @@ std::uint16_t Formats::Id(std::string_view event_name) const {
 BoundEvent Formats::Bind(std::string_view event_name, std::span<const FieldSpec> wanted) const {
   const tep_event* event = Find(event_name);
   if (event == nullptr) {
-    throw FormatError(fmt::format("{}: this kernel has no such event", event_name));
+    throw FormatError(fmt::format("{}: no format of it that could be parsed", event_name));
   }
   const tep_format_field* id = event->format.common_fields;
   if (id == nullptr || std::string_view(id->name) != "common_type" || id->offset != 0 ||
