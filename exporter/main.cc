@@ -10,6 +10,7 @@
 #include <csignal>
 #include <cstdio>
 #include <exception>
+#include <latch>
 #include <optional>
 #include <string>
 #include <vector>
@@ -67,7 +68,7 @@ void LogSource(EventSource& source) {
   spdlog::info("engine {} ({}), {} KiB of ring buffers", source.engine(), source.reason(),
                state.buffer_bytes / 1024);
   spdlog::info("tracepoints in use:{}", enabled.empty() ? " none" : enabled);
-  if (!missing.empty()) spdlog::info("tracepoints that this kernel lacks:{}", missing);
+  if (!missing.empty()) spdlog::info("tracepoints that the kernel lacks:{}", missing);
 }
 
 class Program {
@@ -95,8 +96,11 @@ class Program {
 
   void Serve(const sigset_t& stop_signals) {
     LogStart();
+    // A file is read before there are threads (it forks) and touches nothing. The live kernel's
+    // turn comes after listening, so that a port in use does not cost it a start of the tracing.
+    bool tracing = !replay_file_.empty() && TryToTrace();
     HttpServer server(config_.web, {
-                                       .scrape = [this] { return scraper_->Scrape(Requests()); },
+                                       .scrape = [this] { return Scrape(); },
                                        .landing_page = [this] { return scraper_->LandingPage(); },
                                        .ready = [this] { return ready_.load(); },
                                    });
@@ -104,7 +108,10 @@ class Program {
     for (const std::string& address : server.addresses()) {
       spdlog::info("listening on http://{}{}", address, config_.web.telemetry_path);
     }
-    bool tracing = TryToTrace();
+    {
+      const CountDownAtExit started(started_);
+      if (!tracing) tracing = TryToTrace();
+    }
     ready_ = true;
     for (;;) {
       const timespec retry{.tv_sec = kRetrySeconds, .tv_nsec = 0};
@@ -142,10 +149,24 @@ class Program {
     return true;
   }
 
-  std::map<int, std::uint64_t> Requests() const {
+  Families Scrape() const {
+    started_.wait();  // the first scrape is to have all series
     const HttpServer* server = server_;
-    return server == nullptr ? std::map<int, std::uint64_t>{} : server->requests();
+    return scraper_->Scrape(server == nullptr ? std::map<int, std::uint64_t>{}
+                                              : server->requests());
   }
+
+  // Lets the waiting scrapes go on, also where the start fails.
+  class CountDownAtExit {
+   public:
+    explicit CountDownAtExit(std::latch& latch) : latch_(latch) {}
+    CountDownAtExit(const CountDownAtExit&) = delete;
+    CountDownAtExit& operator=(const CountDownAtExit&) = delete;
+    ~CountDownAtExit() { latch_.count_down(); }
+
+   private:
+    std::latch& latch_;
+  };
 
   std::string replay_file_;
   Config config_;
@@ -155,6 +176,7 @@ class Program {
   Tracing tracing_;
   std::optional<Scraper> scraper_;
   std::atomic<const HttpServer*> server_{nullptr};
+  std::latch started_{1};
   std::atomic<bool> ready_{false};
 };
 
