@@ -171,6 +171,12 @@ void LimitCpuTime(const UniqueFd& file) {
   setrlimit(RLIMIT_CORE, &no_core);
 }
 
+// What libtracecmd prints on its way is not wanted: the parent says it in one line.
+void SilenceStandardError() {
+  const UniqueFd null(open("/dev/null", O_WRONLY | O_CLOEXEC));
+  if (null.valid()) dup2(null.get(), STDERR_FILENO);
+}
+
 UniqueFd OpenTrace(const std::string& path) {
   // Not to wait for a writer if it is a FIFO.
   UniqueFd file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
@@ -195,6 +201,7 @@ TraceFileResult ReadTraceFile(const std::string& path, const TraceCollectors& co
   if (child < 0) throw ReplayError(fmt::format("fork: {}", std::strerror(errno)));
   if (child == 0) {
     LimitCpuTime(file);
+    SilenceStandardError();
     try {
       result_pipe.Send(ReadPages(path, header, collectors, extra_events));
     } catch (const std::exception& error) {

@@ -1,0 +1,32 @@
+// Any text as an event's format, as header_page and as a stats file.
+
+#include "exporter/tracefs/cpu_reader.h"
+#include "exporter/tracefs/format.h"
+
+namespace kmem {
+namespace {
+
+void Parse(const std::string& text) {
+  constexpr FieldSpec kFields[] = {{"ptr", true, 0}, {"percpu_refill", false, 1}};
+  try {
+    Formats formats;
+    formats.Add("mm_page_alloc", text);
+    static_cast<void>(formats.Bind("mm_page_alloc", kFields));
+    static_cast<void>(formats.Id("mm_page_alloc"));
+    static_cast<void>(formats.GfpBit("__GFP_NOWARN"));
+  } catch (const FormatError&) {  // one of the ways to end
+  }
+  try {
+    static_cast<void>(ParseHeaderPage(text));
+  } catch (const FormatError&) {
+  }
+  static_cast<void>(ParseCpuStats(text));
+}
+
+}  // namespace
+}  // namespace kmem
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  kmem::Parse({reinterpret_cast<const char*>(data), size});
+  return 0;
+}
