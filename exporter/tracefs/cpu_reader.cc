@@ -51,7 +51,9 @@ std::ptrdiff_t CpuReader::Read(std::span<std::byte> subbuffer) noexcept {
   for (;;) {
     const ssize_t got = read(raw_.get(), subbuffer.data(), subbuffer.size());
     if (got >= 0) return got;
-    if (errno == EAGAIN) return 0;
+    // ENODEV: a CPU that has never been online has no buffer yet (kernel/trace/ring_buffer.c,
+    // ring_buffer_alloc_read_page(), 5.10 to 6.18).
+    if (errno == EAGAIN || errno == ENODEV) return 0;
     if (errno != EINTR) return -1;
   }
 }

@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <cstring>
 #include <ctime>
+#include <span>
 
 #include "exporter/kernel_facts.h"
 
@@ -203,7 +204,14 @@ void TracefsEngine::Wait() {
     [[maybe_unused]] const ssize_t got = read(wake_.get(), &count, sizeof count);
     return;
   }
-  woken_by_buffer_ = true;
+  for (pollfd& buffer : std::span(poll_fds_).subspan(1)) {
+    if ((buffer.revents & POLLIN) != 0) {
+      woken_by_buffer_ = true;
+    } else if (buffer.revents != 0) {
+      // POLLERR: a CPU that has never been online has no buffer yet. Left out until the next look.
+      buffer.fd = -1;
+    }
+  }
 }
 
 void TracefsEngine::Drain() {
@@ -254,6 +262,7 @@ void TracefsEngine::DrainCpu(CpuReader& reader) {
 
 void TracefsEngine::LookAfterInstance() {
   last_look_ns_ = MonotonicNs();
+  for (std::size_t i = 0; i < readers_.size(); ++i) poll_fds_[i + 1].fd = readers_[i].raw_fd();
   const Watch::Finding finding = watch_->Look();
   for (std::size_t kind = 0; kind < finding.found.size(); ++kind) {
     if (finding.found[kind]) state_.Count(static_cast<Interference>(kind));

@@ -32,6 +32,47 @@ bool HeaderField(std::string_view text, std::string_view declaration, std::uint3
   return number("offset:", offset) && number("size:", size);
 }
 
+// Takes a line, or all up to `end`, off the front of the text.
+std::string_view TakeUntil(std::string_view& text, char end) {
+  const std::size_t at = std::min(text.find(end), text.size());
+  const std::string_view taken = text.substr(0, at);
+  text.remove_prefix(std::min(at + 1, text.size()));
+  return taken;
+}
+
+// "\tfield:unsigned long pfn;\toffset:8;\tsize:8;\tsigned:0;"
+bool IsFieldLine(std::string_view line) {
+  const auto number = [&line](std::string_view key) {
+    std::string_view part = TakeUntil(line, ';');
+    if (!part.starts_with(key)) return false;
+    part.remove_prefix(key.size());
+    return !part.empty() && part.size() <= 6 &&
+           part.find_first_not_of("0123456789") == std::string_view::npos;
+  };
+  const std::string_view declaration = TakeUntil(line, ';');
+  return declaration.starts_with("\tfield:") && declaration.find(' ') != std::string_view::npos &&
+         number("\toffset:") && number("\tsize:") && number("\tsigned:") && line.empty();
+}
+
+// Whether the text has the lines that f_show() in kernel/trace/trace_events.c writes (5.10 to
+// 6.18), up to its print fmt. libtraceevent 1.7.1 crashes on many a text that has not.
+bool HasFormatShape(std::string_view text) {
+  const bool printable = std::ranges::all_of(
+      text, [](char c) { return (c >= ' ' && c < 127) || c == '\t' || c == '\n'; });
+  if (!printable || !text.ends_with('\n') || !TakeUntil(text, '\n').starts_with("name: ")) {
+    return false;
+  }
+  if (!TakeUntil(text, '\n').starts_with("ID: ") || TakeUntil(text, '\n') != "format:") {
+    return false;
+  }
+  while (!text.empty()) {
+    const std::string_view line = TakeUntil(text, '\n');
+    if (line.starts_with("print fmt: \"")) return text.empty();
+    if (!line.empty() && !IsFieldLine(line)) return false;
+  }
+  return false;
+}
+
 const tep_format_field* FindField(const tep_event& event, std::string_view name) {
   for (const tep_format_field* field = event.format.fields; field != nullptr; field = field->next) {
     if (name == field->name) return field;
@@ -62,18 +103,21 @@ class SampleRecord {
   SampleRecord(tep_handle& tep, tep_event& event) : tep_(tep), event_(event) {
     const auto id = static_cast<std::uint16_t>(event.id);
     std::memcpy(bytes_.data(), &id, sizeof id);
+    for (const tep_format_field* field = event.format.fields; field != nullptr;
+         field = field->next) {
+      fits_ &= Fits(*field);
+    }
   }
 
   void Set(const char* name, std::uint64_t value) {
     const tep_format_field* field = FindField(event_, name);
-    if (field == nullptr || field->offset < 0 || field->size <= 0 || field->size > 8 ||
-        static_cast<std::size_t>(field->offset + field->size) > bytes_.size()) {
-      return;
-    }
+    if (field == nullptr || !Fits(*field) || field->size > 8) return;
     std::memcpy(bytes_.data() + field->offset, &value, static_cast<std::size_t>(field->size));
   }
 
+  // Nothing, if it does not fit the bytes here.
   std::string Print() {
+    if (!fits_) return "";
     tep_record record{};
     record.data = bytes_.data();
     record.size = static_cast<int>(bytes_.size());
@@ -87,8 +131,15 @@ class SampleRecord {
   }
 
  private:
+  [[nodiscard]] bool Fits(const tep_format_field& field) const {
+    return field.offset >= 0 && field.size >= 0 &&
+           static_cast<std::size_t>(field.offset) + static_cast<std::size_t>(field.size) <=
+               bytes_.size();
+  }
+
   tep_handle& tep_;
   tep_event& event_;
+  bool fits_ = true;
   std::array<char, 256> bytes_{};
 };
 
@@ -113,9 +164,9 @@ PageLayout ParseHeaderPage(std::string_view text) {
     throw FormatError("header_page: no fields `commit` and `data` in it");
   }
   const bool plausible = (layout.commit_size == 4 || layout.commit_size == 8) &&
+                         layout.commit_offset <= 64 && layout.data_offset <= 64 &&
                          layout.commit_offset + layout.commit_size <= layout.data_offset &&
-                         layout.data_offset <= 64 && layout.data_size >= 64 &&
-                         layout.data_size <= (1U << 20);
+                         layout.data_size >= 64 && layout.data_size <= (1U << 20);
   if (!plausible) {
     throw FormatError(fmt::format(
         "header_page: commit at {} of {} bytes, data at {} of {} bytes: no layout that is known",
@@ -136,6 +187,9 @@ Formats::Formats() : owned_(tep_alloc(), &tep_free), tep_(owned_.get()) {
 Formats::~Formats() = default;
 
 void Formats::Add(std::string_view event_name, const std::string& text) {
+  if (!HasFormatShape(text)) {
+    throw FormatError(fmt::format("{}: its format is cut off or not one", event_name));
+  }
   // The print fmt may be beyond its parser: the fields stand all the same, so only they decide.
   tep_parse_event(tep_, text.c_str(), text.size(), kSystem);
   if (!Has(event_name)) {
