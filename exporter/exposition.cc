@@ -9,11 +9,14 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <new>
 #include <optional>
 #include <sstream>
 #include <system_error>
 #include <utility>
+
+#include "exporter/text.h"
 
 namespace kmem {
 namespace {
@@ -22,7 +25,6 @@ using prometheus::ClientMetric;
 using prometheus::MetricFamily;
 using prometheus::MetricType;
 
-constexpr std::string_view kReplacementCharacter = "\xEF\xBF\xBD";  // U+FFFD
 constexpr std::string_view kTotal = "_total";
 
 // ---- Header values (RFC 9110) ----
@@ -114,32 +116,13 @@ double Quality(const std::vector<Choice>& choices, TextFormat format) {
 
 // ---- Text ----
 
-// The length of the well-formed UTF-8 sequence that `text` starts with, 0 where it is ill-formed:
-// table 3-7 of the Unicode standard, which leaves out overlong forms, surrogates and what lies past
-// U+10FFFF.
-std::size_t SequenceLength(std::string_view text) {
-  const auto byte = [text](std::size_t i) { return static_cast<std::uint8_t>(text[i]); };
-  const std::uint8_t lead = byte(0);
-  if (lead < 0x80) return 1;
-  if (lead < 0xC2 || lead > 0xF4) return 0;
-  const std::size_t length = lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
-  if (text.size() < length) return 0;
-  const std::uint8_t low = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80;
-  const std::uint8_t high = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF;
-  if (byte(1) < low || byte(1) > high) return 0;
-  for (std::size_t i = 2; i < length; ++i) {
-    if ((byte(i) & 0xC0) != 0x80) return 0;
-  }
-  return length;
-}
-
 void MakeValidUtf8(std::string& text) {
   const auto ascii = [](char c) { return static_cast<std::uint8_t>(c) < 0x80; };
   if (std::ranges::all_of(text, ascii)) return;
   std::string valid;
   valid.reserve(text.size());
   for (std::string_view rest = text; !rest.empty();) {
-    const std::size_t length = SequenceLength(rest);
+    const std::size_t length = Utf8Length(rest);
     valid += length > 0 ? rest.substr(0, length) : kReplacementCharacter;
     rest.remove_prefix(std::max<std::size_t>(length, 1));
   }
@@ -348,21 +331,15 @@ std::string Gzip(std::string_view text) {
                    Z_DEFAULT_STRATEGY) != Z_OK) {
     throw std::bad_alloc();
   }
-  std::string out;
-  try {
-    // deflateBound makes one call enough; a response is far below 4 GiB, uInt's end.
-    out.resize(deflateBound(&stream, text.size()));
-  } catch (...) {
-    deflateEnd(&stream);
-    throw;
-  }
+  const std::unique_ptr<z_stream, int (*)(z_stream*)> ended(&stream, &deflateEnd);
+  // deflateBound makes one call enough; a response is far below 4 GiB, uInt's end.
+  std::string out(deflateBound(&stream, text.size()), '\0');
   stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(text.data()));
   stream.avail_in = static_cast<uInt>(text.size());
   stream.next_out = reinterpret_cast<Bytef*>(out.data());
   stream.avail_out = static_cast<uInt>(out.size());
   deflate(&stream, Z_FINISH);
   out.resize(stream.total_out);
-  deflateEnd(&stream);
   return out;
 }
 

@@ -4,9 +4,10 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <array>
 #include <string_view>
 
-#include "exporter/log.h"
+#include "exporter/text.h"
 
 namespace kmem {
 namespace {
@@ -16,7 +17,7 @@ struct KeyFlag {
   const char* name;
   const char* key;
 };
-constexpr KeyFlag kKeyFlags[] = {
+constexpr auto kKeyFlags = std::to_array<KeyFlag>({
     {"--web.listen-address", "web.listen_addresses"},  // repeatable, as the key is a list
     {"--web.telemetry-path", "web.telemetry_path"},
     {"--web.max-requests", "web.max_requests"},
@@ -24,7 +25,7 @@ constexpr KeyFlag kKeyFlags[] = {
     {"--log.format", "log.format"},
     {"--path.procfs", "paths.procfs"},
     {"--path.tracefs", "paths.tracefs"},
-};
+});
 constexpr std::string_view kRepeatable = "--web.listen-address";
 
 struct OwnFlag {
@@ -32,7 +33,7 @@ struct OwnFlag {
   const char* value;  // what the help calls it; nullptr: the flag takes none
   const char* doc;
 };
-constexpr OwnFlag kOwnFlags[] = {
+constexpr auto kOwnFlags = std::to_array<OwnFlag>({
     {"--config.file", "FILE",
      "YAML file to read; flags beat it. At most 1 MiB. Default: none, the defaults of all keys."},
     {"--config.check", nullptr, "Check the flags and the file of --config.file, and exit."},
@@ -44,7 +45,7 @@ constexpr OwnFlag kOwnFlags[] = {
     {"--cleanup", nullptr,
      "Remove the tracefs instance that a killed exporter left, and exit: for uninstalling."},
     {"--version", nullptr, "Show the version and exit."},
-};
+});
 
 // The names of the collectors: those of the keys collectors.NAME.enabled.
 std::vector<std::string> CollectorNames() {
@@ -53,9 +54,8 @@ std::vector<std::string> CollectorNames() {
   std::vector<std::string> names;
   for (const ConfigKey& key : ConfigKeys()) {
     if (!key.name.starts_with(kBefore) || !key.name.ends_with(kBehind)) continue;
-    const std::string name =
-        key.name.substr(kBefore.size(), key.name.size() - kBefore.size() - kBehind.size());
-    if (name.find('.') == std::string::npos) names.push_back(name);
+    names.push_back(
+        key.name.substr(kBefore.size(), key.name.size() - kBefore.size() - kBehind.size()));
   }
   return names;
 }
@@ -200,9 +200,8 @@ class Arguments {
 };
 
 void RefuseContradictions(const Arguments& arguments) {
-  constexpr const char* kActions[] = {"--config.check", "--cleanup", "--replay"};
   const char* first = nullptr;
-  for (const char* action : kActions) {
+  for (const char* action : {"--config.check", "--cleanup", "--replay"}) {
     if (!arguments.Has(action)) continue;
     if (first != nullptr) Refuse(action, fmt::format("cannot go with {}", first));
     first = action;
@@ -230,11 +229,12 @@ Config ReadConfig(const Arguments& arguments) {
   }
   config.paths.procfs_given = arguments.Has("--path.procfs");
   for (const std::string& name : CollectorNames()) {
-    for (const char* prefix : {"--", "--no-"}) {
-      const std::string flag = prefix + ("collector." + name);
-      if (!arguments.Has(flag)) continue;
-      const std::string value = flag.starts_with("--no-") ? "false" : "true";
-      ApplyFlag(flag, "collectors." + name + ".enabled", {value}, config);
+    const std::string key = "collectors." + name + ".enabled";
+    if (arguments.Has("--collector." + name)) {
+      ApplyFlag("--collector." + name, key, {"true"}, config);
+    }
+    if (arguments.Has("--no-collector." + name)) {
+      ApplyFlag("--no-collector." + name, key, {"false"}, config);
     }
   }
   return config;

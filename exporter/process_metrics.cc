@@ -8,7 +8,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
-#include <limits>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -49,21 +48,21 @@ std::string_view TakeWord(std::string_view& text) {
   return word;
 }
 
-std::optional<std::uint64_t> ToNumber(std::string_view word) {
+std::optional<double> ToNumber(std::string_view word) {
   std::uint64_t value = 0;
   const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), value);
   if (error != std::errc() || end != word.data() + word.size()) return std::nullopt;
-  return value;
+  return static_cast<double>(value);
 }
 
 // The number behind `label`, which begins a line.
-std::optional<std::uint64_t> NumberAfter(std::string_view text, std::string_view label) {
+std::optional<double> NumberAfter(std::string_view text, std::string_view label) {
   for (std::size_t at = text.find(label); at != std::string_view::npos;
        at = text.find(label, at + 1)) {
     if (at > 0 && text[at - 1] != '\n') continue;
     std::string_view rest = text.substr(at + label.size());
     const std::string_view word = TakeWord(rest);
-    if (word == "unlimited") return std::numeric_limits<std::uint64_t>::max();
+    if (word == "unlimited") return 0x1p64;  // as the clients have it
     return ToNumber(word);
   }
   return std::nullopt;
@@ -86,21 +85,16 @@ class Stat {
   // In `unit`s; nothing where it isn't known.
   [[nodiscard]] std::optional<double> Get(StatField field, double unit = 1) const {
     if (!fields_[field]) return std::nullopt;
-    return static_cast<double>(*fields_[field]) * unit;
+    return *fields_[field] * unit;
   }
 
  private:
-  std::array<std::optional<std::uint64_t>, kRss + 1> fields_;
+  std::array<std::optional<double>, kRss + 1> fields_;
 };
 
 std::optional<double> Sum(std::optional<double> a, std::optional<double> b) {
   if (!a || !b) return std::nullopt;
   return *a + *b;
-}
-
-std::optional<double> ToDouble(std::optional<std::uint64_t> value) {
-  if (!value) return std::nullopt;
-  return static_cast<double>(*value);
 }
 
 std::optional<double> OpenDescriptors() {
@@ -134,7 +128,7 @@ void AppendProcessMetrics(Families& out) {
   Append(
       out, Type::Gauge, "process_max_fds",
       "File descriptors that the exporter may have open, the soft limit. From /proc/self/limits.",
-      ToDouble(NumberAfter(ReadOwnProc("self/limits"), "Max open files")));
+      NumberAfter(ReadOwnProc("self/limits"), "Max open files"));
   Append(out, Type::Gauge, "process_virtual_memory_bytes",
          "Virtual memory of the exporter. From /proc/self/stat.", stat.Get(kVsize));
   Append(out, Type::Gauge, "process_resident_memory_bytes",
@@ -142,7 +136,7 @@ void AppendProcessMetrics(Families& out) {
   Append(
       out, Type::Gauge, "process_start_time_seconds",
       "When the exporter was started, in seconds since 1970. From /proc/self/stat and /proc/stat.",
-      Sum(ToDouble(NumberAfter(ReadOwnProc("stat"), "btime")), stat.Get(kStartTime, tick_seconds)));
+      Sum(NumberAfter(ReadOwnProc("stat"), "btime"), stat.Get(kStartTime, tick_seconds)));
   Append(out, Type::Gauge, "process_threads", "Threads of the exporter. From /proc/self/stat.",
          stat.Get(kNumThreads));
 }

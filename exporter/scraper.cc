@@ -51,6 +51,18 @@ std::string EscapeHtml(std::string_view text) {
   return escaped;
 }
 
+std::string TracepointList(const EventState& state, const std::vector<std::string>& missing) {
+  std::string list = "<h2>Tracepoints</h2>\n<ul>\n";
+  for (const TracepointState& tracepoint : state.tracepoints) {
+    list += fmt::format("<li>{}: {}</li>\n", tracepoint.name,
+                        tracepoint.enabled ? "in use" : "failed, see the log");
+  }
+  for (const std::string& name : missing) {
+    list += fmt::format("<li>{}: the kernel lacks it</li>\n", EscapeHtml(name));
+  }
+  return list + "</ul>\n";
+}
+
 }  // namespace
 
 Scraper::Scraper(const Config& config, const TraceCollectors& trace_collectors,
@@ -129,30 +141,26 @@ std::string Scraper::LandingPage() const {
       "<p><a href=\"{}\">Metrics</a> · <a href=\"/-/healthy\">Healthy</a> · "
       "<a href=\"/-/ready\">Ready</a></p>\n",
       kVersion, kRevision, config_.web.telemetry_path);
+  EventState state;
   if (status.source == nullptr) {
     page += fmt::format("<p><strong>Not tracing:</strong> {}</p>\n", EscapeHtml(status.message));
   } else {
     page += fmt::format("<p>Engine: {} ({}).</p>\n", status.source->engine(),
                         EscapeHtml(status.source->reason()));
-    const EventState state = status.source->Snapshot();
-    page += "<h2>Collectors</h2>\n<ul>\n";
-    for (const auto& collector : trace_collectors_) {
-      page += fmt::format("<li>{}: {}</li>\n", collector->name(),
-                          AllEnabled(*collector, state) ? "tracing" : "some tracepoints failed");
-    }
-    for (const auto& collector : proc_collectors_) {
-      page += fmt::format("<li>{}: from /proc</li>\n", collector->name());
-    }
-    page += "</ul>\n<h2>Tracepoints</h2>\n<ul>\n";
-    for (const TracepointState& tracepoint : state.tracepoints) {
-      page += fmt::format("<li>{}: {}</li>\n", tracepoint.name,
-                          tracepoint.enabled ? "in use" : "failed, see the log");
-    }
-    for (const std::string& name : status.source->missing_events()) {
-      page += fmt::format("<li>{}: this kernel lacks it</li>\n", EscapeHtml(name));
-    }
-    page += "</ul>\n";
+    state = status.source->Snapshot();
   }
+  page += "<h2>Collectors</h2>\n<ul>\n";
+  for (const auto& collector : trace_collectors_) {
+    const std::string_view how = status.source == nullptr        ? "not tracing"
+                                 : AllEnabled(*collector, state) ? "tracing"
+                                                                 : "some tracepoints failed";
+    page += fmt::format("<li>{}: {}</li>\n", collector->name(), how);
+  }
+  for (const auto& collector : proc_collectors_) {
+    page += fmt::format("<li>{}: from /proc</li>\n", collector->name());
+  }
+  page += "</ul>\n";
+  if (status.source != nullptr) page += TracepointList(state, status.source->missing_events());
   return page + "</body></html>\n";
 }
 

@@ -75,7 +75,6 @@ struct Replay {
   PageLayout layout;
   std::uint32_t cpu;
   std::vector<std::byte> page;  // a copy, with kRecordSlack behind it
-  std::uint64_t records;
 };
 
 void ReplayPage(void* context, const void* data) {
@@ -87,7 +86,6 @@ void ReplayPage(void* context, const void* data) {
                [&](std::uint64_t time, const std::byte* record, std::uint32_t length) {
                  replay.dispatcher.OnRecord(replay.cpu, time, record, length);
                });
-  replay.records += result.records;
   if (result.error != PageError::kNone) replay.state.Count(ToRecordError(result.error));
   if (result.events_lost) {
     replay.state.AddLoss(replay.cpu, LossReason::kOverrun,
@@ -104,6 +102,11 @@ KernelFacts FactsOf(const Formats& formats, const TraceHeader& header, std::uint
   facts.pageblock_order = formats.PageblockOrder().value_or(facts.pageblock_order);
   for (std::uint32_t cpu = 0; cpu < cpus; ++cpu) facts.online_cpus.push_back(cpu);
   return facts;
+}
+
+// Of those that are wanted.
+bool HasEvents(const CpuCounts& cpu) {
+  return std::ranges::any_of(cpu.events, [](std::uint64_t events) { return events != 0; });
 }
 
 // In the child.
@@ -142,13 +145,12 @@ TraceFileResult ReadPages(const std::string& path, const TraceHeader& header,
                 .state = result.state,
                 .layout = layout,
                 .cpu = 0,
-                .page = std::vector<std::byte>(header.page_size + kRecordSlack),
-                .records = 0};
+                .page = std::vector<std::byte>(header.page_size + kRecordSlack)};
   for (int cpu = 0; cpu < cpus; ++cpu) {
     replay.cpu = static_cast<std::uint32_t>(cpu);
     kmem_trace_pages(file.get(), cpu, header.page_size, &ReplayPage, &replay);
   }
-  if (replay.records == 0) {
+  if (!std::ranges::any_of(result.state.cpus, &HasEvents)) {
     throw ReplayError(
         fmt::format("{}: no events in it; record some with trace-cmd record -e kmem", path));
   }

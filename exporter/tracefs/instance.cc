@@ -10,23 +10,22 @@
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
-#include <cstdlib>
 #include <cstring>
-#include <fstream>
-#include <sstream>
+#include <optional>
+#include <utility>
 
+#include "exporter/read_file.h"
 #include "exporter/tracefs/libtracefs.h"
 
 namespace kmem {
 namespace {
 
 constexpr const char* kSystem = "kmem";
+constexpr std::size_t kMaxTextBytes = 64 << 10;  // the longest text read here has some 300
 
 std::string Lockdown() {
-  std::ifstream file("/sys/kernel/security/lockdown");
-  std::string text;
-  std::getline(file, text);
-  return text;
+  const UniqueFd file(open("/sys/kernel/security/lockdown", O_RDONLY | O_CLOEXEC));
+  return ReadAll(file, kMaxTextBytes).value_or("");
 }
 
 [[noreturn]] void Fail(int error, const std::string& path) {
@@ -44,12 +43,6 @@ void CheckTracingDir(const std::string& dir) {
 
 std::string EventFile(const std::string& event, const char* file) {
   return std::string("events/") + kSystem + "/" + event + "/" + file;
-}
-
-std::string TakeText(char* text, int length) {
-  std::string result(text, static_cast<std::size_t>(std::max(length, 0)));
-  std::free(text);
-  return result;
 }
 
 }  // namespace
@@ -140,11 +133,10 @@ std::string Instance::EventFormat(const std::string& event) const {
 std::string Instance::HeaderPage() const {
   // Not below an instance: it describes the default sub-buffer of all of them.
   const std::string path = tracing_dir_ + "/events/header_page";
-  std::ifstream file(path);
-  std::stringstream text;
-  text << file.rdbuf();
-  if (!file) Fail(errno, path);
-  return text.str();
+  const UniqueFd file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  std::optional<std::string> text = ReadAll(file, kMaxTextBytes);
+  if (!text) Fail(errno, path);
+  return *std::move(text);
 }
 
 void Instance::EnableEvent(const std::string& event) {
@@ -166,10 +158,9 @@ void Instance::WriteSetting(const std::string& file, const std::string& value) {
 }
 
 std::string Instance::ReadSetting(const std::string& file) const {
-  int length = 0;
-  char* text = kmem_file_read(instance_.get(), file.c_str(), &length);
-  if (text == nullptr) throw Failure(errno, file);
-  return TakeText(text, length);
+  std::optional<std::string> text = ReadAll(Open(file, O_RDONLY), kMaxTextBytes);
+  if (!text) throw Failure(errno, file);
+  return *std::move(text);
 }
 
 UniqueFd Instance::Open(const std::string& file, int flags) const {

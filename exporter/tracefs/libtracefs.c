@@ -47,8 +47,3 @@ int kmem_file_open(struct tracefs_instance* instance, const char* file, int flag
   errno = 0;
   return tracefs_instance_file_open(instance, file, flags);
 }
-
-char* kmem_file_read(struct tracefs_instance* instance, const char* file, int* length) {
-  errno = 0;
-  return tracefs_instance_file_read(instance, file, length);
-}

@@ -23,8 +23,6 @@ int kmem_file_write(struct tracefs_instance* instance, const char* file, const c
 int kmem_file_exists(struct tracefs_instance* instance, const char* file);
 /* A descriptor, or -1. */
 int kmem_file_open(struct tracefs_instance* instance, const char* file, int flags);
-/* Text to be given to free(), or NULL. */
-char* kmem_file_read(struct tracefs_instance* instance, const char* file, int* length);
 
 #ifdef __cplusplus
 }

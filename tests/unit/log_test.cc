@@ -11,6 +11,8 @@
 #include <thread>
 #include <vector>
 
+#include "exporter/text.h"
+
 namespace kmem {
 namespace {
 

@@ -1,0 +1,238 @@
+#include "exporter/config_keys.h"
+
+#include <spdlog/fmt/fmt.h>
+#include <spdlog/fmt/ranges.h>
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <system_error>
+#include <type_traits>
+#include <utility>
+
+#include "exporter/text.h"
+
+namespace kmem {
+namespace {
+
+template <class Enum>
+using Names = std::vector<std::pair<std::string_view, Enum>>;
+
+Names<OnTracingFailure> NamesOf(const OnTracingFailure* /*tag*/) {
+  return {{"exit", OnTracingFailure::kExit}, {"retry", OnTracingFailure::kRetry}};
+}
+Names<LogLevel> NamesOf(const LogLevel* /*tag*/) {
+  return {{"debug", LogLevel::kDebug},
+          {"info", LogLevel::kInfo},
+          {"warn", LogLevel::kWarn},
+          {"error", LogLevel::kError}};
+}
+Names<LogFormat> NamesOf(const LogFormat* /*tag*/) {
+  return {{"logfmt", LogFormat::kLogfmt}, {"json", LogFormat::kJson}};
+}
+
+bool IsAlnum(char c) {
+  return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+}
+
+bool HasOnly(std::string_view text, std::size_t max_size, bool (*ok)(char)) {
+  return !text.empty() && text.size() <= max_size && std::all_of(text.begin(), text.end(), ok);
+}
+
+bool IsEvent(std::string_view text) {
+  return HasOnly(text, 64, [](char c) { return (IsAlnum(c) && (c < 'A' || c > 'Z')) || c == '_'; });
+}
+
+bool IsInstance(std::string_view text) {
+  return HasOnly(text, 64, [](char c) { return IsAlnum(c) || c == '_' || c == '-'; });
+}
+
+bool IsAddress(std::string_view text) {
+  return HasOnly(text, 256, [](char c) { return c > ' ' && c < '\x7F'; });
+}
+
+bool IsAbsolutePath(std::string_view text) {
+  return text.size() < 4096 && text.starts_with('/') && Escaped(text) == text;
+}
+
+bool IsPowerOfTwo(std::string_view text) {
+  std::uint32_t number = 0;
+  std::from_chars(text.data(), text.data() + text.size(), number);
+  return (number & (number - 1)) == 0;
+}
+
+// A path as the server's router compares it: what civetweb would normalise away never matches.
+bool IsTelemetryPath(std::string_view text) {
+  const auto ok = [](char c) {
+    return IsAlnum(c) || c == '/' || c == '.' || c == '_' || c == '~' || c == '-';
+  };
+  if (!HasOnly(text, 256, ok) || text[0] != '/' || text.ends_with('/')) return false;
+  const std::string segments = std::string(text) + '/';
+  for (const char* bad : {"//", "/./", "/../"}) {
+    if (segments.find(bad) != std::string::npos) return false;
+  }
+  return text != "/-/healthy" && text != "/-/ready";
+}
+
+constexpr std::string_view kPathWords =
+    "an absolute path without quotes, backslashes and control characters";
+
+// clang-format off
+constexpr auto kRows = std::to_array<ConfigRow>({
+    {"on_tracing_failure", [](Config& c) -> ConfigTarget { return &c.on_tracing_failure; }, {},
+     "What to do where tracing is impossible: end, or serve the /proc collectors and try again every minute"},
+    {"extra_events", [](Config& c) -> ConfigTarget { return &c.extra_events; },
+     {.max = 64, .ok = IsEvent, .words = "names of kmem tracepoints (1 to 64 characters of a-z 0-9 _)"},
+     "Further kmem tracepoints of this kernel to count"},
+    {"web.listen_addresses", [](Config& c) -> ConfigTarget { return &c.web.listen_addresses; },
+     {.min = 1, .max = 64, .ok = IsAddress, .words = "addresses HOST:PORT or :PORT"},
+     "Addresses to listen on"},
+    {"web.telemetry_path", [](Config& c) -> ConfigTarget { return &c.web.telemetry_path; },
+     {.ok = IsTelemetryPath,
+      .words = "a path of 2 to 256 characters of A-Z a-z 0-9 / . _ ~ - that starts with / and does not end with it, has no segment that is empty, . or .., and is not /-/healthy or /-/ready"},
+     "Path under which the metrics are served"},
+    {"web.max_requests", [](Config& c) -> ConfigTarget { return &c.web.max_requests; }, {.min = 1, .max = 256},
+     "Scrapes served in parallel; more get status 503"},
+    {"web.per_cpu_detail", [](Config& c) -> ConfigTarget { return &c.web.per_cpu_detail; }, {},
+     "Serve what was read and lost of each CPU one by one (kmem_exporter_cpu_*)"},
+    {"web.disable_exporter_metrics", [](Config& c) -> ConfigTarget { return &c.web.disable_exporter_metrics; }, {},
+     "Leave out the metrics about the exporter's process (process_*)"},
+    {"log.level", [](Config& c) -> ConfigTarget { return &c.log.level; }, {},
+     "Least severe level that is logged"},
+    {"log.format", [](Config& c) -> ConfigTarget { return &c.log.format; }, {},
+     "Form of the log's lines"},
+    {"paths.procfs", [](Config& c) -> ConfigTarget { return &c.paths.procfs; },
+     {.ok = IsAbsolutePath, .words = kPathWords}, "Mount point of procfs"},
+    {"paths.tracefs", [](Config& c) -> ConfigTarget { return &c.paths.tracefs; },
+     {.ok = IsAbsolutePath, .words = kPathWords}, "Mount point of tracefs"},
+    {"tracefs.instance", [](Config& c) -> ConfigTarget { return &c.tracefs.instance; },
+     {.ok = IsInstance, .words = "1 to 64 characters of A-Z a-z 0-9 _ -"},
+     "Name of the exporter's own instance below tracefs"},
+    {"tracefs.buffer_size_kb", [](Config& c) -> ConfigTarget { return &c.tracefs.buffer_size_kb; },
+     {.min = 64, .max = 1048576}, "Ring buffer of each CPU, in KiB"},
+    {"tracefs.buffer_total_max_kb", [](Config& c) -> ConfigTarget { return &c.tracefs.buffer_total_max_kb; },
+     {.min = 256, .max = 16777216}, "Ring buffers of all CPUs together at most, in KiB; those of each CPU shrink to fit"},
+    {"tracefs.subbuffer_size_kb", [](Config& c) -> ConfigTarget { return &c.tracefs.subbuffer_size_kb; },
+     {.min = 4, .max = 1024, .ok = IsPowerOfTwo, .words = "a power of two"},
+     "Sub-buffer of a ring buffer, in KiB; used by Linux 6.8 and later"},
+    {"tracefs.drain_interval_ms", [](Config& c) -> ConfigTarget { return &c.tracefs.drain_interval_ms; },
+     {.min = 1, .max = 1000}, "Longest sleep between two drains of the ring buffers, in ms"},
+    {"collectors.slab.enabled", [](Config& c) -> ConfigTarget { return &c.collectors.slab; }, {},
+     "Collector of slab allocations: who allocates, and what is wasted"},
+    {"collectors.page.enabled", [](Config& c) -> ConfigTarget { return &c.collectors.page; }, {},
+     "Collector of page allocations"},
+    {"collectors.pcp.enabled", [](Config& c) -> ConfigTarget { return &c.collectors.pcp; }, {},
+     "Collector of per-CPU page lists: refills, drains, zone->lock"},
+    {"collectors.extfrag.enabled", [](Config& c) -> ConfigTarget { return &c.collectors.extfrag; }, {},
+     "Collector of external fragmentation events"},
+    {"collectors.fragmentation.enabled", [](Config& c) -> ConfigTarget { return &c.collectors.fragmentation; }, {},
+     "Collector of free blocks by order; from /proc, without tracing"},
+    {"collectors.compaction.enabled", [](Config& c) -> ConfigTarget { return &c.collectors.compaction; }, {},
+     "Collector of memory compaction; from /proc, without tracing"},
+});
+// clang-format on
+
+std::string SetNumber(std::string_view text, const ConfigRange& range, std::int64_t& number) {
+  const char* last = text.data() + text.size();
+  const auto [end, error] = std::from_chars(text.data(), last, number);
+  const bool octal = text.size() > 1 && text[0] == '0';  // in YAML 1.1
+  if (error == std::errc::invalid_argument || end != last || octal) {
+    return Quoted(text) + " is not a whole number";
+  }
+  if (error != std::errc{} || number < range.min || number > range.max) {
+    return Quoted(text) + " is out of range";
+  }
+  return {};
+}
+
+}  // namespace
+
+std::span<const ConfigRow> ConfigRows() { return kRows; }
+
+const ConfigRow* FindConfigRow(std::string_view key) {
+  const auto* row = std::ranges::find(kRows, key, &ConfigRow::key);
+  return row == kRows.end() ? nullptr : row;
+}
+
+std::string AllowedWords(const ConfigRow& row, const ConfigTarget& target) {
+  const auto words = [&]<class T>(const T* value) -> std::string {
+    const ConfigRange& range = row.range;
+    if constexpr (std::is_same_v<T, bool>) {
+      return "true or false";
+    } else if constexpr (std::is_integral_v<T>) {
+      const char* comma = range.words.empty() ? "" : ", ";
+      return fmt::format("a whole number from {} to {}{}{}", range.min, range.max, comma,
+                         range.words);
+    } else if constexpr (std::is_enum_v<T>) {
+      std::vector<std::string_view> names;
+      for (const auto& name : NamesOf(value)) names.push_back(name.first);
+      return fmt::format("{}", fmt::join(names, " or "));
+    } else if constexpr (std::is_same_v<T, std::string>) {
+      return std::string(range.words);
+    } else {
+      return fmt::format("a list of {} to {} different {}", range.min, range.max, range.words);
+    }
+  };
+  return std::visit(words, target);
+}
+
+std::string ValueText(const ConfigTarget& target) {
+  const auto text = []<class T>(const T* value) -> std::string {
+    if constexpr (std::is_enum_v<T>) {
+      for (const auto& [name, known] : NamesOf(value)) {
+        if (known == *value) return std::string(name);
+      }
+      return {};
+    } else if constexpr (std::is_same_v<T, std::vector<std::string>>) {
+      return fmt::format("{}", fmt::join(*value, ", "));
+    } else {
+      return fmt::format("{}", *value);
+    }
+  };
+  return std::visit(text, target);
+}
+
+std::string SetValue(const ConfigRow& row, const ConfigTarget& target, std::string_view text) {
+  const auto set = [&]<class T>(T* value) -> std::string {
+    if constexpr (std::is_same_v<T, bool>) {
+      if (text != "true" && text != "false") return Quoted(text) + " is neither true nor false";
+      *value = text == "true";
+      return {};
+    } else if constexpr (std::is_enum_v<T>) {
+      for (const auto& [name, known] : NamesOf(value)) {
+        if (name != text) continue;
+        *value = known;
+        return {};
+      }
+      return Quoted(text) + " is unknown";
+    } else {
+      std::int64_t number = 0;
+      if constexpr (std::is_integral_v<T>) {
+        std::string problem = SetNumber(text, row.range, number);
+        if (!problem.empty()) return problem;
+      }
+      if (row.range.ok != nullptr && !row.range.ok(text)) return Quoted(text) + " is not allowed";
+      if constexpr (std::is_integral_v<T>) {
+        *value = static_cast<T>(number);
+      } else if constexpr (std::is_same_v<T, std::string>) {
+        *value = text;
+      } else {
+        if (std::ranges::find(*value, text) != value->end()) return Quoted(text) + " stands twice";
+        value->emplace_back(text);
+      }
+      return {};
+    }
+  };
+  return std::visit(set, target);
+}
+
+std::string StartList(const ConfigRow& row, const ConfigTarget& target, std::size_t size) {
+  const auto* list = std::get_if<std::vector<std::string>*>(&target);
+  if (list == nullptr) return {};
+  (*list)->clear();
+  if (size < static_cast<std::size_t>(row.range.min)) return "has too few elements";
+  if (size > static_cast<std::size_t>(row.range.max)) return "has too many elements";
+  return {};
+}
+
+}  // namespace kmem
