@@ -1,0 +1,154 @@
+// All tracing collectors behind a dispatcher that is bound to the formats of a recorded kernel:
+// what a source of events has, without a source.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "exporter/collector_list.h"
+#include "exporter/exporter_metrics.h"
+#include "exporter/kernel_facts.h"
+#include "exporter/tracefs/dispatcher.h"
+#include "recorded_data.h"
+
+namespace kmem {
+
+class DispatchRig {
+ public:
+  explicit DispatchRig(const std::string& kernel, std::uint32_t cpus = 2,
+                       const std::vector<std::string>& extra_events = {})
+      : collectors_(MakeTraceCollectors({})),
+        wanted_(WantedEvents(collectors_, extra_events)),
+        facts_(Bind(kernel, formats_)),
+        dispatcher_(collectors_, facts_, cpus, state_) {
+    std::erase_if(wanted_, [&](const std::string& event) { return !formats_.Has(event); });
+    for (const std::string& event : wanted_) dispatcher_.Bind(event, formats_);
+  }
+
+  [[nodiscard]] const TraceCollectors& collectors() const { return collectors_; }
+  // The events that are wanted and that this kernel has.
+  [[nodiscard]] const std::vector<std::string>& wanted() const { return wanted_; }
+  [[nodiscard]] const Formats& formats() const { return formats_; }
+  [[nodiscard]] const KernelFacts& facts() const { return facts_; }
+  [[nodiscard]] EventState& state() { return state_; }
+  [[nodiscard]] Dispatcher& dispatcher() { return dispatcher_; }
+
+  PageResult OnPage(std::uint32_t cpu, const HeapPage& page, const PageLayout& layout = {}) {
+    const PageResult result =
+        WalkPage(page.bytes(), layout,
+                 [&](std::uint64_t time, const std::byte* record, std::uint32_t length) {
+                   dispatcher_.OnRecord(cpu, time, record, length);
+                 });
+    if (result.error != PageError::kNone) state_.Count(ToRecordError(result.error));
+    return result;
+  }
+  void OnRecord(const HeapPage& record, std::uint32_t cpu = 0, std::uint64_t time_ns = 1000) {
+    dispatcher_.OnRecord(cpu, time_ns, record.data(), static_cast<std::uint32_t>(record.size()));
+  }
+
+  void Settle(std::uint32_t cpu, std::uint64_t now_ns) {
+    for (std::size_t i = 0; i < collectors_.size(); ++i) {
+      collectors_[i]->Settle(state_.tallies[i].At(cpu), now_ns);
+    }
+  }
+  // What the tracepoints and the tracing collectors show of what has been counted so far.
+  [[nodiscard]] Families Export() const {
+    Families out;
+    AppendTracepointMetrics(state_, out);
+    for (std::size_t i = 0; i < collectors_.size(); ++i) {
+      collectors_[i]->Export(state_.tallies[i], facts_, out);
+    }
+    return out;
+  }
+
+  // The shortest record of the event that holds all its fields, with these values and zeros.
+  [[nodiscard]] HeapPage MakeRecord(const std::string& event,
+                                    const std::map<std::string, std::uint64_t>& values = {}) const {
+    std::uint32_t length = formats_.Bind(event, {}).record_length;
+    const std::map<std::string, std::uint64_t> plausible = PlausibleValues(event);
+    for (const auto& [field, value] : plausible) {
+      length = std::max(length, BindField(event, field).second);
+    }
+    HeapPage record{std::vector<std::byte>(length)};
+    const std::uint16_t id = formats_.Id(event);
+    std::memcpy(record.data(), &id, sizeof id);
+    for (const auto& [field, value] : plausible) {
+      const auto given = values.find(field);
+      Put(record, BindField(event, field).first, given == values.end() ? value : given->second);
+    }
+    return record;
+  }
+
+  [[nodiscard]] std::uint64_t EventsRead(const std::string& event) const {
+    std::uint64_t sum = 0;
+    for (std::size_t i = 0; i < state_.tracepoints.size(); ++i) {
+      if (state_.tracepoints[i].name != event) continue;
+      for (const CpuCounts& cpu : state_.cpus) sum += cpu.events[i];
+    }
+    return sum;
+  }
+  [[nodiscard]] std::uint64_t AllEventsRead() const {
+    std::uint64_t sum = 0;
+    for (const TracepointState& tracepoint : state_.tracepoints) sum += EventsRead(tracepoint.name);
+    return sum;
+  }
+  [[nodiscard]] std::uint64_t Errors(RecordError error) const {
+    return state_.record_errors[static_cast<std::size_t>(error)];
+  }
+  [[nodiscard]] std::uint64_t AllErrors() const {
+    std::uint64_t sum = 0;
+    for (const std::uint64_t count : state_.record_errors) sum += count;
+    return sum;
+  }
+
+ private:
+  static KernelFacts Bind(const std::string& kernel, Formats& formats) {
+    AddFormats(kernel, formats);
+    KernelFacts facts;
+    facts.migratetypes = CommonMigratetypes();
+    facts.gfp_nowarn = formats.GfpBit("__GFP_NOWARN");
+    facts.pageblock_order = formats.PageblockOrder().value_or(0);
+    facts.online_cpus = {0, 1};
+    return facts;
+  }
+  [[nodiscard]] std::pair<BoundField, std::uint32_t> BindField(const std::string& event,
+                                                               std::string_view field) const {
+    const FieldSpec spec{field, true, 0};
+    const BoundEvent bound = formats_.Bind(event, std::span(&spec, 1));
+    return {bound.fields.at(0), bound.record_length};
+  }
+  // For the fields that the collectors ask for and this kernel has: what makes the event count.
+  [[nodiscard]] std::map<std::string, std::uint64_t> PlausibleValues(
+      const std::string& event) const {
+    std::map<std::string, std::uint64_t> values;
+    for (const auto& collector : collectors_) {
+      for (const EventSpec& spec : collector->events()) {
+        if (spec.name != event) continue;
+        for (const FieldSpec& field : spec.fields) {
+          if (formats_.Bind(event, std::span(&field, 1)).fields.at(0).mask == 0) continue;
+          values[std::string(field.name)] = field.name == "ptr" ? 0xffff888000001000 : 1;
+        }
+      }
+    }
+    return values;
+  }
+  static void Put(HeapPage& record, const BoundField& field, std::uint64_t value) {
+    for (std::size_t byte = 0; byte < 8 && (field.mask >> (8 * byte) & 0xff) != 0; ++byte) {
+      record.data()[field.offset + byte] = static_cast<std::byte>(value >> (8 * byte));
+    }
+  }
+
+  TraceCollectors collectors_;
+  std::vector<std::string> wanted_;
+  Formats formats_;
+  KernelFacts facts_;
+  EventState state_;
+  Dispatcher dispatcher_;
+};
+
+}  // namespace kmem
