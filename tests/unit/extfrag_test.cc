@@ -189,7 +189,8 @@ TEST(ExtfragTest, CpusAreAddedUp) {
 
 TEST(ExtfragTest, ItAsksForItsOneTracepoint) {
   std::vector<std::string_view> names;
-  for (const EventSpec& event : ExtfragCollector().events()) names.push_back(event.name);
+  const ExtfragCollector collector;
+  for (const EventSpec& event : collector.events()) names.push_back(event.name);
   EXPECT_THAT(names, ElementsAre("mm_page_alloc_extfrag"));
 }
 

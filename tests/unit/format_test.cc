@@ -133,7 +133,7 @@ TEST(FormatTest, AMissingRequiredFieldIsNamedWithItsEvent) {
 }
 
 TEST(FormatTest, AFieldOfAWidthThatNoIntegerHasIsNamedWithItsEvent) {
-  for (const std::string size : {"0", "3", "5", "6", "7", "16", "1000000"}) {
+  for (const std::string size : {"0", "3", "5", "6", "7", "16"}) {
     EXPECT_THAT(ErrorOf([&] {
                   BindOne("\tfield:int wanted;\toffset:8;\tsize:" + size + ";\tsigned:1;\n");
                 }),

@@ -284,7 +284,8 @@ TEST(PageTest, CpusAreAddedUpAndTheConstantIsNot) {
 
 TEST(PageTest, ItAsksForTheFourPageTracepoints) {
   std::vector<std::string_view> names;
-  for (const EventSpec& event : PageCollector().events()) names.push_back(event.name);
+  const PageCollector collector;
+  for (const EventSpec& event : collector.events()) names.push_back(event.name);
   EXPECT_THAT(names, ElementsAre("mm_page_alloc", "mm_page_alloc_zone_locked", "mm_page_free",
                                  "mm_page_free_batched"));
 }

@@ -172,7 +172,7 @@ TEST(PageWalkerTest, ALossCountFitsToTheLastByteAndNoFurther) {
   const PageResult fits = lost_behind(4080 - 8);
   EXPECT_TRUE(fits.events_lost);
   EXPECT_EQ(fits.lost_count, 7U);
-  for (const std::size_t data : {4080 - 4, 4080}) {
+  for (const std::size_t data : {4076UL, 4080UL}) {
     const PageResult does_not = lost_behind(data);
     EXPECT_TRUE(does_not.events_lost);
     EXPECT_EQ(does_not.lost_count, 0U);

@@ -348,7 +348,8 @@ TEST_F(PcpTest, EachBatchIsInTheBucketOfTheFirstBoundThatHoldsIt) {
 
 TEST_F(PcpTest, ItAsksForWhatBeginsAndEndsBatches) {
   std::vector<std::string_view> names;
-  for (const EventSpec& event : PcpCollector().events()) names.push_back(event.name);
+  const PcpCollector collector;
+  for (const EventSpec& event : collector.events()) names.push_back(event.name);
   EXPECT_THAT(names, ElementsAre("mm_page_alloc_zone_locked", "mm_page_pcpu_drain", "mm_page_alloc",
                                  "mm_page_free"));
 }

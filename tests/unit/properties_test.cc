@@ -194,7 +194,7 @@ TEST_P(PropertiesTest, EveryRecordOfACorruptPageIsAnEventReadOrAnErrorToo) {
   DispatchRig rig(GetParam());
   std::uint64_t records = 0;
   std::uint64_t corrupt_pages = 0;
-  for (int round = 0; round < 200; ++round) {
+  for (std::uint32_t round = 0; round < 200; ++round) {
     HeapPage page(pages_[0][random() % pages_[0].size()].bytes());
     for (int i = 0; i < 8; ++i) {
       // Behind the time stamp, which is good for any value.

@@ -249,7 +249,7 @@ TEST_F(ReplayErrorTest, ADeviceIsRefused) {
 
 TEST_F(ReplayErrorTest, RandomBytesAreNoTrace) {
   std::mt19937 random(7);  // NOLINT(*-msc51-cpp): the same bytes in each run
-  for (const std::size_t size : {1, 9, 10, 64, 4096, 100000}) {
+  for (const std::size_t size : {1UL, 9UL, 10UL, 64UL, 4096UL, 100000UL}) {
     std::string bytes(size, '\0');
     for (char& byte : bytes) byte = static_cast<char>(random());
     Write(bytes);

@@ -228,7 +228,8 @@ TEST(SlabTest, EachWasteIsInTheBucketOfTheFirstBoundThatHoldsIt) {
 
 TEST(SlabTest, ItAsksForTheSixSlabTracepoints) {
   std::vector<std::string_view> names;
-  for (const EventSpec& event : SlabCollector().events()) names.push_back(event.name);
+  const SlabCollector collector;
+  for (const EventSpec& event : collector.events()) names.push_back(event.name);
   EXPECT_THAT(names, ElementsAre("kmalloc", "kmalloc_node", "kfree", "kmem_cache_alloc",
                                  "kmem_cache_alloc_node", "kmem_cache_free"));
 }

@@ -1,0 +1,49 @@
+# The few commands to start from; CMake builds (CMakePresets.json), ctest tests.
+.DEFAULT_GOAL := help
+.PHONY: help deps build run test test-asan test-tsan test-e2e test-fresh lint
+
+# Arguments of the program for `make run`, as in: make run ARGS=--web.listen-address=:9999
+ARGS ?=
+# The Debian release of `make test-fresh`: bookworm or trixie.
+DIST ?= bookworm
+
+help: ## this list
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+deps: ## install the Debian packages that are missing to build and test, as root or by sudo
+	@deploy/install-deps build
+
+build: deps ## build the program: build/release/kmem_exporter
+	@cmake --preset release --log-level=WARNING >/dev/null
+	@cmake --build --preset release --target kmem_exporter
+
+run: build ## run it on the live kernel, or on a recorded trace; ARGS='...' are its flags
+	@exec deploy/run $(ARGS)
+
+test: deps ## unit and integration tests
+	@cmake --preset release --log-level=WARNING >/dev/null
+	@cmake --build --preset release
+	@ctest --preset release -j $$(nproc)
+
+test-asan: deps ## the same tests with the address and undefined-behaviour sanitizers
+	@cmake --preset asan-ubsan --log-level=WARNING >/dev/null
+	@cmake --build --preset asan-ubsan
+	@ctest --preset asan-ubsan -j $$(nproc)
+
+# g++ 12's thread sanitizer does not start where the kernel randomises addresses with 32 bits.
+test-tsan: deps ## the same tests with the thread sanitizer
+	@cmake --preset tsan --log-level=WARNING >/dev/null
+	@fixed=$$(setarch -R true 2>/dev/null && echo setarch -R); \
+	$$fixed cmake --build --preset tsan && $$fixed ctest --preset tsan -j $$(nproc)
+
+test-e2e: build ## a real Prometheus scrapes the program (downloaded, not installed)
+	@tests/e2e/run
+
+test-fresh: ## make test and make run on a machine that has nothing; DIST=bookworm or trixie
+	@deploy/install-deps fresh
+	@tests/fresh/run $(DIST)
+
+lint: ## format, clang-tidy, shellcheck, clang's warnings
+	@deploy/install-deps build lint
+	@cmake --preset release --log-level=WARNING >/dev/null
+	@tests/lint

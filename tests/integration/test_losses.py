@@ -1,0 +1,72 @@
+"""What the kernel drops when a buffer overflows is counted, CPU by CPU and to the last event."""
+import signal
+
+import load
+import tracefs
+from harness import TracingTest
+
+SMALL = {"buffer_size_kb": 64, "drain_interval_ms": 1000}
+
+
+class Losses(TracingTest):
+    def overflow(self, exporter):
+        """A storm that nobody drains."""
+        exporter.kill(signal.SIGSTOP)
+        try:
+            load.storm(0.5)
+            dropped = sum(self.instance.stats(cpu)["dropped events"]
+                          for cpu in self.instance.cpus())
+        finally:
+            exporter.kill(signal.SIGCONT)
+        self.assertGreater(dropped, 0, "the storm was too weak")
+        return dropped
+
+    def accounted(self, metrics):
+        """Events that the exporter has read or knows as lost, by CPU."""
+        read = metrics.by("kmem_exporter_cpu_events_read_total", "cpu")
+        lost = metrics.by("kmem_exporter_cpu_events_lost_total", "cpu")
+        return {int(cpu): int(read[cpu] + lost[cpu]) for cpu in read}
+
+    def assert_all_accounted_for(self, exporter):
+        """For each CPU the kernel's count, taken between two scrapes, lies between theirs."""
+        before = self.accounted(exporter.scrape_now())
+        kernel = {cpu: self.instance.events_ever(cpu) for cpu in before}
+        after = self.accounted(exporter.scrape_now())
+        for cpu, count in kernel.items():
+            self.assertLessEqual(before[cpu], count, f"CPU {cpu}")
+            self.assertLessEqual(count, after[cpu], f"CPU {cpu}")
+        return before == after
+
+    def test_a_buffer_overrun_is_counted_as_lost(self):
+        exporter = self.start(config={"tracefs": SMALL, "web": {"per_cpu_detail": True}})
+        dropped = self.overflow(exporter)
+        metrics = exporter.scrape_now()
+        lost = metrics.get("kmem_exporter_events_lost_total", reason="dropped")
+        self.assertGreaterEqual(lost, dropped)
+        by_cpu = metrics.by("kmem_exporter_cpu_events_lost_total", "cpu")
+        self.assertEqual(sum(by_cpu.values()), metrics["kmem_exporter_events_lost_total"])
+        self.assert_all_accounted_for(exporter)
+        self.assert_counting(exporter)
+
+    def test_read_and_lost_add_up_to_what_the_kernel_counted_exactly(self):
+        # rss_stat alone: nothing fires it while both sides are only looked at.
+        if not tracefs.kernel_has("rss_stat"):
+            self.skipTest("this kernel has no rss_stat")
+        off = {name: {"enabled": False} for name in ("slab", "page", "pcp", "extfrag")}
+        exporter = self.start(config={"tracefs": SMALL, "web": {"per_cpu_detail": True},
+                                      "collectors": off, "extra_events": ["rss_stat"]})
+        for _ in range(3):
+            self.overflow(exporter)
+        for _ in range(200):
+            if self.assert_all_accounted_for(exporter):
+                return
+        self.skipTest("too much happens on this machine: no two scrapes were the same")
+
+    def test_a_storm_that_is_drained_loses_no_order_of_magnitude(self):
+        exporter = self.start()
+        load.storm(1)
+        metrics = exporter.scrape_now()
+        read = metrics["kmem_exporter_events_read_total"]
+        lost = metrics["kmem_exporter_events_lost_total"]
+        print(f"\n  {read:.0f} read, {lost:.0f} lost in a storm")
+        self.assertGreater(read, 9 * lost)
