@@ -48,7 +48,7 @@ std::size_t SlabCollector::tally_bytes() const { return sizeof(slab_tally); }
 
 void SlabCollector::Export(const Tallies& tallies, const KernelFacts& /*facts*/,
                            Families& out) const {
-  slab_tally sum = MergeCpus<slab_tally>(tallies);
+  auto sum = MergeCpus<slab_tally>(tallies);
   AddWords(sum.kmalloc, sum.kmalloc_node);
   AddWords(sum.kmem_cache_alloc, sum.kmem_cache_alloc_node);
   const std::array<AllocatorCounts, 2> allocators{{

@@ -32,278 +32,244 @@
 enum { scrape_max = 1 << 20 };
 
 struct scrape {
-    char *text;
-    size_t length;
+  char* text;
+  size_t length;
 };
 
 static int port;
 
-static void die(const char *what)
-{
-    fprintf(stderr, "interval: %s: %s\n", what, strerror(errno));
-    exit(1);
+static void die(const char* what) {
+  fprintf(stderr, "interval: %s: %s\n", what, strerror(errno));
+  exit(1);
 }
 
-static void rest(long ms)
-{
-    struct timespec time = {ms / 1000, ms % 1000 * 1000000};
-    while (nanosleep(&time, &time) && errno == EINTR)
-        ;
+static void rest(long ms) {
+  struct timespec time = {ms / 1000, ms % 1000 * 1000000};
+  while (nanosleep(&time, &time) && errno == EINTR)
+    ;
 }
 
-static double now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
+static double now(void) {
+  struct timespec time;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
 }
 
 // All memory is taken, and touched, beforehand.
-static struct scrape prepare(void)
-{
-    struct scrape scrape = {malloc(scrape_max), 0};
-    if (!scrape.text)
-        die("malloc");
-    memset(scrape.text, 1, scrape_max);
-    return scrape;
+static struct scrape prepare(void) {
+  struct scrape scrape = {malloc(scrape_max), 0};
+  if (!scrape.text) die("malloc");
+  memset(scrape.text, 1, scrape_max);
+  return scrape;
 }
 
-static void take(struct scrape *scrape)
-{
-    static const char request[] = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-    if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof address))
-        die("cannot connect to the exporter");
-    if (write(fd, request, sizeof request - 1) != (ssize_t)sizeof request - 1)
-        die("write");
-    for (;;) {
-        ssize_t got = read(fd, scrape->text + scrape->length, scrape_max - scrape->length);
-        if (got < 0)
-            die("read");
-        if (got == 0)
-            break;
-        scrape->length += (size_t)got;
-    }
-    close(fd);
-    if (scrape->length == scrape_max || strncmp(scrape->text, "HTTP/1.1 200", 12)) {
-        fprintf(stderr, "interval: unusable answer: %.80s\n", scrape->text);
-        exit(1);
-    }
+static void take(struct scrape* scrape) {
+  static const char request[] =
+      "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+  struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  int fd = socket(AF_INET, SOCK_STREAM, 0);
+  if (fd < 0 || connect(fd, (struct sockaddr*)&address, sizeof address))
+    die("cannot connect to the exporter");
+  if (write(fd, request, sizeof request - 1) != (ssize_t)sizeof request - 1) die("write");
+  for (;;) {
+    ssize_t got = read(fd, scrape->text + scrape->length, scrape_max - scrape->length);
+    if (got < 0) die("read");
+    if (got == 0) break;
+    scrape->length += (size_t)got;
+  }
+  close(fd);
+  if (scrape->length == scrape_max || strncmp(scrape->text, "HTTP/1.1 200", 12)) {
+    fprintf(stderr, "interval: unusable answer: %.80s\n", scrape->text);
+    exit(1);
+  }
 }
 
-static void save(const struct scrape *scrape, const char *directory, const char *name)
-{
-    char path[4096];
-    snprintf(path, sizeof path, "%s/%s", directory, name);
-    scrape->text[scrape->length] = 0;
-    const char *body = strstr(scrape->text, "\r\n\r\n");
-    if (memmem(scrape->text, body ? (size_t)(body - scrape->text) : 0, "chunked", 7)) {
-        fprintf(stderr, "interval: chunked answers are not understood\n");
-        exit(1);
-    }
-    FILE *file = fopen(path, "w");
-    if (!body || !file || fputs(body + 4, file) < 0 || fclose(file))
-        die(path);
+static void save(const struct scrape* scrape, const char* directory, const char* name) {
+  char path[4096];
+  snprintf(path, sizeof path, "%s/%s", directory, name);
+  scrape->text[scrape->length] = 0;
+  const char* body = strstr(scrape->text, "\r\n\r\n");
+  if (memmem(scrape->text, body ? (size_t)(body - scrape->text) : 0, "chunked", 7)) {
+    fprintf(stderr, "interval: chunked answers are not understood\n");
+    exit(1);
+  }
+  FILE* file = fopen(path, "w");
+  if (!body || !file || fputs(body + 4, file) < 0 || fclose(file)) die(path);
 }
 
-static double age_of(const struct scrape *scrape)
-{
-    static const char series[] = "\nkmem_exporter_snapshot_age_seconds ";
-    scrape->text[scrape->length] = 0;
-    const char *age = strstr(scrape->text, series);
-    return age ? atof(age + sizeof series - 1) : 1e9;
+static double age_of(const struct scrape* scrape) {
+  static const char series[] = "\nkmem_exporter_snapshot_age_seconds ";
+  scrape->text[scrape->length] = 0;
+  const char* age = strstr(scrape->text, series);
+  return age ? atof(age + sizeof series - 1) : 1e9;
 }
 
 // Takes a scrape that shows all that happened until now.
-static void take_complete(struct scrape *scrape, long rest_ms)
-{
-    if (!getenv("INTERVAL_FIFO")) {
-        rest(rest_ms); // the exporter drains every 50 ms
-        take(scrape);
-        return;
-    }
-    // Without a rest, which is not one where others are busy. Drains follow one
-    // another, and a scrape tells the age of the last one it knows: the second
-    // of two that ended since began after the first.
-    for (int drains = 0, attempt = 0; drains < 2; attempt++) {
-        double since = now();
-        do {
-            if (attempt == 200) {
-                fprintf(stderr, "interval: no scrape is up to date\n");
-                exit(1);
-            }
-            scrape->length = 0;
-            take(scrape);
-        } while (age_of(scrape) >= now() - since && ++attempt);
-        drains++;
-    }
-}
-
-static void put(int fd, const char *text)
-{
-    if (write(fd, text, strlen(text)) != (ssize_t)strlen(text))
-        die("write");
-}
-
-static void run(char **command)
-{
-    int status;
-    pid_t child = fork();
-    if (child < 0)
-        die("fork");
-    if (!child) {
-        execvp(*command, command);
-        die(*command);
-    }
-    if (waitpid(child, &status, 0) < 0)
-        die("waitpid");
-    if (status) {
-        fprintf(stderr, "interval: %s failed (status %d)\n", *command, status);
+static void take_complete(struct scrape* scrape, long rest_ms) {
+  if (!getenv("INTERVAL_FIFO")) {
+    rest(rest_ms);  // the exporter drains every 50 ms
+    take(scrape);
+    return;
+  }
+  // Without a rest, which is not one where others are busy. Drains follow one
+  // another, and a scrape tells the age of the last one it knows: the second
+  // of two that ended since began after the first.
+  for (int drains = 0, attempt = 0; drains < 2; attempt++) {
+    double since = now();
+    do {
+      if (attempt == 200) {
+        fprintf(stderr, "interval: no scrape is up to date\n");
         exit(1);
-    }
+      }
+      scrape->length = 0;
+      take(scrape);
+    } while (age_of(scrape) >= now() - since && ++attempt);
+    drains++;
+  }
 }
 
-static int open_file(const char *directory, const char *name, int flags)
-{
+static void put(int fd, const char* text) {
+  if (write(fd, text, strlen(text)) != (ssize_t)strlen(text)) die("write");
+}
+
+static void run(char** command) {
+  int status;
+  pid_t child = fork();
+  if (child < 0) die("fork");
+  if (!child) {
+    execvp(*command, command);
+    die(*command);
+  }
+  if (waitpid(child, &status, 0) < 0) die("waitpid");
+  if (status) {
+    fprintf(stderr, "interval: %s failed (status %d)\n", *command, status);
+    exit(1);
+  }
+}
+
+static int open_file(const char* directory, const char* name, int flags) {
+  char path[4096];
+  snprintf(path, sizeof path, "%s/%s", directory, name);
+  int fd = open(path, flags);
+  if (fd < 0) die(path);
+  return fd;
+}
+
+static void perf(int control, int ack, const char* command) {
+  char answer[8];
+  if (control < 0) return;
+  put(control, command);
+  if (read(ack, answer, sizeof answer) <= 0) die("perf does not answer");
+}
+
+static void equality(const char* instance, const char* out, long rest_ms, char** command) {
+  struct scrape before = prepare(), inner_before = prepare(), inner_after = prepare(),
+                after = prepare();
+  int control = -1, ack = -1;
+  if (getenv("PERF_CONTROL")) {
+    control = open(getenv("PERF_CONTROL"), O_RDWR);
+    ack = open(getenv("PERF_ACK"), O_RDWR);
+    if (control < 0 || ack < 0) die("PERF_CONTROL, PERF_ACK");
+  }
+  struct sched_param first_of_all = {.sched_priority = 10};
+  if (getenv("INTERVAL_FIFO") &&
+      sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &first_of_all))
+    die("sched_setscheduler");
+  int tracing_on = open_file(instance, "tracing_on", O_WRONLY);
+  {
+    struct scrape first = prepare();  // whatever is done at the first scrape only
+    take(&first);
+    free(first.text);
+  }
+  rest(rest_ms);
+  take(&before);
+  put(tracing_on, "1");
+  perf(control, ack, "enable\n");
+  take_complete(&inner_before, rest_ms);
+  run(command);
+  rest(rest_ms);
+  take(&inner_after);
+  perf(control, ack, "disable\n");
+  put(tracing_on, "0");
+  take_complete(&after, rest_ms);
+  save(&before, out, "before.prom");
+  save(&inner_before, out, "inner-before.prom");
+  save(&inner_after, out, "inner-after.prom");
+  save(&after, out, "after.prom");
+}
+
+static void read_stats(const int* files, int cpus, char (*stats)[1024]) {
+  for (int cpu = 0; cpu < cpus; cpu++)
+    if (pread(files[cpu], stats[cpu], sizeof *stats - 1, 0) <= 0) die("stats");
+}
+
+static void save_stats(const char* directory, const char* prefix, int cpus, char (*stats)[1024]) {
+  for (int cpu = 0; cpu < cpus; cpu++) {
     char path[4096];
-    snprintf(path, sizeof path, "%s/%s", directory, name);
-    int fd = open(path, flags);
-    if (fd < 0)
-        die(path);
-    return fd;
+    snprintf(path, sizeof path, "%s/%scpu%d", directory, prefix, cpu);
+    FILE* file = fopen(path, "w");
+    if (!file || fputs(stats[cpu], file) < 0 || fclose(file)) die(path);
+  }
 }
 
-static void perf(int control, int ack, const char *command)
-{
-    char answer[8];
-    if (control < 0)
-        return;
-    put(control, command);
-    if (read(ack, answer, sizeof answer) <= 0)
-        die("perf does not answer");
-}
-
-static void equality(const char *instance, const char *out, long rest_ms, char **command)
-{
-    struct scrape before = prepare(), inner_before = prepare(), inner_after = prepare(), after = prepare();
-    int control = -1, ack = -1;
-    if (getenv("PERF_CONTROL")) {
-        control = open(getenv("PERF_CONTROL"), O_RDWR);
-        ack = open(getenv("PERF_ACK"), O_RDWR);
-        if (control < 0 || ack < 0)
-            die("PERF_CONTROL, PERF_ACK");
-    }
-    struct sched_param first_of_all = {.sched_priority = 10};
-    if (getenv("INTERVAL_FIFO") && sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &first_of_all))
-        die("sched_setscheduler");
-    int tracing_on = open_file(instance, "tracing_on", O_WRONLY);
-    {
-        struct scrape first = prepare(); // whatever is done at the first scrape only
-        take(&first);
-        free(first.text);
-    }
-    rest(rest_ms);
-    take(&before);
-    put(tracing_on, "1");
-    perf(control, ack, "enable\n");
-    take_complete(&inner_before, rest_ms);
-    run(command);
-    rest(rest_ms);
-    take(&inner_after);
-    perf(control, ack, "disable\n");
-    put(tracing_on, "0");
-    take_complete(&after, rest_ms);
-    save(&before, out, "before.prom");
-    save(&inner_before, out, "inner-before.prom");
-    save(&inner_after, out, "inner-after.prom");
-    save(&after, out, "after.prom");
-}
-
-static void read_stats(const int *files, int cpus, char (*stats)[1024])
-{
-    for (int cpu = 0; cpu < cpus; cpu++)
-        if (pread(files[cpu], stats[cpu], sizeof *stats - 1, 0) <= 0)
-            die("stats");
-}
-
-static void save_stats(const char *directory, const char *prefix, int cpus, char (*stats)[1024])
-{
+static void losses(const char* instance, const char* out, long rest_ms, pid_t pid, char** command) {
+  struct scrape after = prepare();
+  static char early[256][1024], stats[256][1024];
+  int files[256], cpus = 0;
+  for (; cpus < 256; cpus++) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s/per_cpu/cpu%d/stats", instance, cpus);
+    files[cpus] = open(path, O_RDONLY);
+    if (files[cpus] < 0) break;
+  }
+  if (!cpus) die(instance);
+  if (kill(pid, SIGSTOP)) die("kill");
+  run(command);
+  if (kill(pid, SIGCONT)) die("kill");
+  run(command);
+  rest(rest_ms);
+  // A scrape has the buffers drained, but waits only 5 ms for it. Where that is
+  // not enough, more is read behind the scrape and before the stop: the two
+  // can't be compared then. Take another one.
+  for (int attempt = 0, same = 0; !same && attempt < 30; attempt++) {
+    if (attempt) rest(100);
+    read_stats(files, cpus, early);
+    after.length = 0;
+    take(&after);
+    if (kill(pid, SIGSTOP)) die("kill");
+    read_stats(files, cpus, stats);
+    if (kill(pid, SIGCONT)) die("kill");
+    after.text[after.length] = 0;
+    same = 1;
     for (int cpu = 0; cpu < cpus; cpu++) {
-        char path[4096];
-        snprintf(path, sizeof path, "%s/%scpu%d", directory, prefix, cpu);
-        FILE *file = fopen(path, "w");
-        if (!file || fputs(stats[cpu], file) < 0 || fclose(file))
-            die(path);
+      char series[80];
+      snprintf(series, sizeof series, "\nkmem_exporter_cpu_events_read_total{cpu=\"%d\"} ", cpu);
+      const char *exporter = strstr(after.text, series),
+                 *kernel = strstr(stats[cpu], "read events: ");
+      same &= exporter && kernel && atoll(exporter + strlen(series)) == atoll(kernel + 13);
     }
+  }
+  save(&after, out, "after.prom");
+  save_stats(out, "early.", cpus, early);
+  save_stats(out, "", cpus, stats);
+  for (int cpu = 0; cpu < cpus; cpu++) close(files[cpu]);
 }
 
-static void losses(const char *instance, const char *out, long rest_ms, pid_t pid, char **command)
-{
-    struct scrape after = prepare();
-    static char early[256][1024], stats[256][1024];
-    int files[256], cpus = 0;
-    for (; cpus < 256; cpus++) {
-        char path[4096];
-        snprintf(path, sizeof path, "%s/per_cpu/cpu%d/stats", instance, cpus);
-        files[cpus] = open(path, O_RDONLY);
-        if (files[cpus] < 0)
-            break;
-    }
-    if (!cpus)
-        die(instance);
-    if (kill(pid, SIGSTOP))
-        die("kill");
-    run(command);
-    if (kill(pid, SIGCONT))
-        die("kill");
-    run(command);
-    rest(rest_ms);
-    // A scrape has the buffers drained, but waits only 5 ms for it. Where that is
-    // not enough, more is read behind the scrape and before the stop: the two
-    // can't be compared then. Take another one.
-    for (int attempt = 0, same = 0; !same && attempt < 30; attempt++) {
-        if (attempt)
-            rest(100);
-        read_stats(files, cpus, early);
-        after.length = 0;
-        take(&after);
-        if (kill(pid, SIGSTOP))
-            die("kill");
-        read_stats(files, cpus, stats);
-        if (kill(pid, SIGCONT))
-            die("kill");
-        after.text[after.length] = 0;
-        same = 1;
-        for (int cpu = 0; cpu < cpus; cpu++) {
-            char series[80];
-            snprintf(series, sizeof series, "\nkmem_exporter_cpu_events_read_total{cpu=\"%d\"} ", cpu);
-            const char *exporter = strstr(after.text, series), *kernel = strstr(stats[cpu], "read events: ");
-            same &= exporter && kernel && atoll(exporter + strlen(series)) == atoll(kernel + 13);
-        }
-    }
-    save(&after, out, "after.prom");
-    save_stats(out, "early.", cpus, early);
-    save_stats(out, "", cpus, stats);
-    for (int cpu = 0; cpu < cpus; cpu++)
-        close(files[cpu]);
-}
-
-int main(int argc, char **argv)
-{
-    signal(SIGPIPE, SIG_IGN);
-    alarm(600); // whatever does not answer
-    if (argc > 6 && !strcmp(argv[1], "equality")) {
-        port = atoi(argv[2]);
-        equality(argv[3], argv[4], atol(argv[5]), argv + 6);
-    } else if (argc > 7 && !strcmp(argv[1], "losses")) {
-        port = atoi(argv[2]);
-        losses(argv[3], argv[4], atol(argv[5]), atoi(argv[6]), argv + 7);
-    } else {
-        fprintf(stderr, "usage: interval equality PORT INSTANCE OUT REST_MS COMMAND...\n"
-                        "       interval losses PORT INSTANCE OUT REST_MS PID COMMAND...\n");
-        return 2;
-    }
-    return 0;
+int main(int argc, char** argv) {
+  signal(SIGPIPE, SIG_IGN);
+  alarm(600);  // whatever does not answer
+  if (argc > 6 && !strcmp(argv[1], "equality")) {
+    port = atoi(argv[2]);
+    equality(argv[3], argv[4], atol(argv[5]), argv + 6);
+  } else if (argc > 7 && !strcmp(argv[1], "losses")) {
+    port = atoi(argv[2]);
+    losses(argv[3], argv[4], atol(argv[5]), atoi(argv[6]), argv + 7);
+  } else {
+    fprintf(stderr,
+            "usage: interval equality PORT INSTANCE OUT REST_MS COMMAND...\n"
+            "       interval losses PORT INSTANCE OUT REST_MS PID COMMAND...\n");
+    return 2;
+  }
+  return 0;
 }

@@ -12,120 +12,98 @@
 
 enum { page_size = 4096, pageblock = 2 << 20 };
 
-static void die(const char *what)
-{
-    perror(what);
-    exit(1);
+static void die(const char* what) {
+  perror(what);
+  exit(1);
 }
 
-static void pin(int cpu)
-{
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    CPU_SET(cpu, &set);
-    if (sched_setaffinity(0, sizeof set, &set))
-        die("sched_setaffinity");
+static void pin(int cpu) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  CPU_SET(cpu, &set);
+  if (sched_setaffinity(0, sizeof set, &set)) die("sched_setaffinity");
 }
 
-static char *map(size_t size, int flags)
-{
-    char *area = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
-    if (area == MAP_FAILED)
-        die("mmap");
-    return area;
+static char* map(size_t size, int flags) {
+  char* area = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
+  if (area == MAP_FAILED) die("mmap");
+  return area;
 }
 
-static void touch(char *area, size_t size)
-{
-    for (size_t at = 0; at < size; at += page_size)
-        area[at] = 1;
+static void touch(char* area, size_t size) {
+  for (size_t at = 0; at < size; at += page_size) area[at] = 1;
 }
 
 // A pipe's ring is a kmalloc of 40 bytes per page of the pipe's size.
-static void pipes(int count)
-{
-    static char data[3 * page_size];
-    for (int i = 0; i < count; i++) {
-        int ends[2];
-        if (pipe(ends))
-            die("pipe");
-        fcntl(ends[1], F_SETPIPE_SZ, page_size << i % 9);
-        if (write(ends[1], data, 1 + i * 97 % page_size) < 0)
-            die("write");
-        close(ends[0]);
-        close(ends[1]);
-    }
+static void pipes(int count) {
+  static char data[3 * page_size];
+  for (int i = 0; i < count; i++) {
+    int ends[2];
+    if (pipe(ends)) die("pipe");
+    fcntl(ends[1], F_SETPIPE_SZ, page_size << i % 9);
+    if (write(ends[1], data, 1 + i * 97 % page_size) < 0) die("write");
+    close(ends[0]);
+    close(ends[1]);
+  }
 }
 
 // Large messages ask for pages of order 3 without reclaim first: where memory
 // is fragmented, that allocation fails. All of them stay queued to the end.
-static void sockets(int count)
-{
-    static char data[64 << 10];
-    for (int i = 0; i < count; i++) {
-        int ends[2];
-        if (socketpair(AF_UNIX, SOCK_STREAM, 0, ends))
-            die("socketpair");
-        if (write(ends[0], data, 1 << i % 17) < 0)
-            die("write");
-    }
+static void sockets(int count) {
+  static char data[64 << 10];
+  for (int i = 0; i < count; i++) {
+    int ends[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, ends)) die("socketpair");
+    if (write(ends[0], data, 1 << i % 17) < 0) die("write");
+  }
 }
 
-static void anon(int pages)
-{
-    size_t size = (size_t)pages * page_size;
-    char *area = map(size, 0);
-    touch(area, size);
-    munmap(area, size);
+static void anon(int pages) {
+  size_t size = (size_t)pages * page_size;
+  char* area = map(size, 0);
+  touch(area, size);
+  munmap(area, size);
 }
 
 // Fills the lists of one CPU and, by freeing there, those of the other.
-static void crosscpu(int pages)
-{
-    size_t size = (size_t)pages * page_size;
-    pin(0);
-    char *area = map(size, 0);
-    touch(area, size);
-    pin(1);
-    munmap(area, size);
+static void crosscpu(int pages) {
+  size_t size = (size_t)pages * page_size;
+  pin(0);
+  char* area = map(size, 0);
+  touch(area, size);
+  pin(1);
+  munmap(area, size);
 }
 
 // Whether the zone that everything here comes from has a free block of 32 KiB
 // which is not reserved.
-static int has_large_block(void)
-{
-    char line[256];
-    int found = 0;
-    FILE *file = fopen("/proc/pagetypeinfo", "r");
-    if (!file)
-        die("/proc/pagetypeinfo");
-    while (fgets(line, sizeof line, file)) {
-        char *counts = strstr(line, "able ");
-        if (!counts || !strstr(line, "zone    DMA32, type"))
-            continue;
-        counts += strlen("able ");
-        for (int order = 0; order <= 10; order++) {
-            long blocks = strtol(counts, &counts, 10);
-            found |= order >= 3 && blocks > 0;
-        }
+static int has_large_block(void) {
+  char line[256];
+  int found = 0;
+  FILE* file = fopen("/proc/pagetypeinfo", "r");
+  if (!file) die("/proc/pagetypeinfo");
+  while (fgets(line, sizeof line, file)) {
+    char* counts = strstr(line, "able ");
+    if (!counts || !strstr(line, "zone    DMA32, type")) continue;
+    counts += strlen("able ");
+    for (int order = 0; order <= 10; order++) {
+      long blocks = strtol(counts, &counts, 10);
+      found |= order >= 3 && blocks > 0;
     }
-    fclose(file);
-    return found;
+  }
+  fclose(file);
+  return found;
 }
 
 // Page tables, which are not movable. Reading maps the one page of zeros.
-static void tables(int count)
-{
-    size_t size = (size_t)count * pageblock;
-    volatile char *area = map(size, MAP_NORESERVE);
-    for (size_t at = 0; at < size; at += pageblock)
-        (void)area[at];
+static void tables(int count) {
+  size_t size = (size_t)count * pageblock;
+  volatile char* area = map(size, MAP_NORESERVE);
+  for (size_t at = 0; at < size; at += pageblock) (void)area[at];
 }
 
-static void use_up(void)
-{
-    for (int i = 0; i < 90 && has_large_block(); i++)
-        tables(8);
+static void use_up(void) {
+  for (int i = 0; i < 90 && has_large_block(); i++) tables(8);
 }
 
 // Fragments memory: fills it with movable pages, frees seven in 128 (enough for
@@ -134,53 +112,47 @@ static void use_up(void)
 // input makes COUNT page tables, which have to fall back on movable blocks;
 // with a u in it, it first uses up what has become free. A line of output says
 // that a step is done.
-static void frag(int count)
-{
-    size_t leave = 18 << 20; // the zone DMA, out of reach, is 15 MiB of it
-    size_t chunk = 128 * page_size;
-    size_t used = 0;
-    char *area = map((size_t)sysconf(_SC_PHYS_PAGES) * page_size, MAP_NORESERVE);
-    for (; (size_t)sysconf(_SC_AVPHYS_PAGES) * page_size > leave; used += chunk)
-        touch(area + used, chunk);
-    for (size_t at = 0; at < used; at += chunk)
-        madvise(area + at, 7 * page_size, MADV_DONTNEED);
-    use_up();
-    setlinebuf(stdout);
-    puts("fragmented");
-    for (int c; (c = getchar()) != EOF;) {
-        if (c == 'u') {
-            use_up();
-        } else if (c == '\n') {
-            tables(count);
-            puts("done");
-        }
+static void frag(int count) {
+  size_t leave = 18 << 20;  // the zone DMA, out of reach, is 15 MiB of it
+  size_t chunk = 128 * page_size;
+  size_t used = 0;
+  char* area = map((size_t)sysconf(_SC_PHYS_PAGES) * page_size, MAP_NORESERVE);
+  for (; (size_t)sysconf(_SC_AVPHYS_PAGES) * page_size > leave; used += chunk)
+    touch(area + used, chunk);
+  for (size_t at = 0; at < used; at += chunk) madvise(area + at, 7 * page_size, MADV_DONTNEED);
+  use_up();
+  setlinebuf(stdout);
+  puts("fragmented");
+  for (int c; (c = getchar()) != EOF;) {
+    if (c == 'u') {
+      use_up();
+    } else if (c == '\n') {
+      tables(count);
+      puts("done");
     }
+  }
 }
 
 // A pipe ring above the largest kmalloc: fires kmalloc with a null pointer.
-static void toolarge(int count)
-{
-    int ends[2];
-    if (pipe(ends))
-        die("pipe");
-    for (int i = 0; i < count; i++)
-        if (fcntl(ends[1], F_SETPIPE_SZ, 1 << 30) >= 0)
-            die("the ring should not have been allocated");
+static void toolarge(int count) {
+  int ends[2];
+  if (pipe(ends)) die("pipe");
+  for (int i = 0; i < count; i++)
+    if (fcntl(ends[1], F_SETPIPE_SZ, 1 << 30) >= 0) die("the ring should not have been allocated");
 }
 
-int main(int argc, char **argv)
-{
-    static const struct {
-        const char *name;
-        void (*run)(int);
-    } modes[] = {{"pipes", pipes}, {"sockets", sockets}, {"anon", anon},
-                 {"crosscpu", crosscpu}, {"frag", frag}, {"toolarge", toolarge}};
-    int count = argc > 2 ? atoi(argv[2]) : 100;
-    for (size_t i = 0; argc > 1 && i < sizeof modes / sizeof *modes; i++)
-        if (!strcmp(argv[1], modes[i].name)) {
-            modes[i].run(count);
-            return 0;
-        }
-    fprintf(stderr, "usage: workload pipes|sockets|anon|crosscpu|frag|toolarge [COUNT]\n");
-    return 2;
+int main(int argc, char** argv) {
+  static const struct {
+    const char* name;
+    void (*run)(int);
+  } modes[] = {{"pipes", pipes},       {"sockets", sockets}, {"anon", anon},
+               {"crosscpu", crosscpu}, {"frag", frag},       {"toolarge", toolarge}};
+  int count = argc > 2 ? atoi(argv[2]) : 100;
+  for (size_t i = 0; argc > 1 && i < sizeof modes / sizeof *modes; i++)
+    if (!strcmp(argv[1], modes[i].name)) {
+      modes[i].run(count);
+      return 0;
+    }
+  fprintf(stderr, "usage: workload pipes|sockets|anon|crosscpu|frag|toolarge [COUNT]\n");
+  return 2;
 }

@@ -53,9 +53,8 @@ class MemoryProc : public ProcReader {
 };
 
 MemoryProc WholeProc() {
-  return {{"buddyinfo", kBuddyinfo},
-          {"zoneinfo", kZoneinfo},
-          {"sys/vm/min_free_kbytes", "11264\n"}};
+  return {
+      {"buddyinfo", kBuddyinfo}, {"zoneinfo", kZoneinfo}, {"sys/vm/min_free_kbytes", "11264\n"}};
 }
 
 // A pageblock order that is not the default.
@@ -209,9 +208,8 @@ TEST(FragmentationCollectorTest, WithoutTheOtherTablesTheRestIsStillGiven) {
 }
 
 TEST(FragmentationCollectorTest, BrokenOptionalTablesAreAsGoodAsNone) {
-  MemoryProc proc{{"buddyinfo", kBuddyinfo},
-                  {"zoneinfo", "x\n"},
-                  {"sys/vm/min_free_kbytes", "x\n"}};
+  MemoryProc proc{
+      {"buddyinfo", kBuddyinfo}, {"zoneinfo", "x\n"}, {"sys/vm/min_free_kbytes", "x\n"}};
   const Families families = Collected(proc, KernelFacts{});
   EXPECT_THAT(Names(families), Not(Contains("kmem_min_free_bytes")));
   EXPECT_EQ(Sample(families, "kmem_pageblock_order"), 9);
