@@ -30,13 +30,14 @@ struct TraceHeader {
   bool big_endian = false;
   int long_size = 0;
   std::uint32_t page_size = 0;
+  std::uint64_t sections_offset = 0;  // 0: a version without sections
 };
 
 // trace-cmd.dat(5): a magic, the version as a string, a byte each for endianness and the size of a
 // long, four bytes for the page size.
 TraceHeader ReadHeader(const std::string& path, const UniqueFd& file) {
   static constexpr std::string_view kMagic{"\x17\x08\x44tracing", 10};
-  std::array<char, 64> bytes{};
+  std::array<char, 256> bytes{};
   const ssize_t got = pread(file.get(), bytes.data(), bytes.size(), 0);
   if (got < 0) throw ReplayError(fmt::format("{}: {}", path, std::strerror(errno)));
   const std::string_view text(bytes.data(), static_cast<std::size_t>(got));
@@ -53,7 +54,42 @@ TraceHeader ReadHeader(const std::string& path, const UniqueFd& file) {
   header.big_endian = text[version_end + 1] != 0;
   header.long_size = static_cast<unsigned char>(text[version_end + 2]);
   std::memcpy(&header.page_size, text.data() + version_end + 3, sizeof header.page_size);
+  if (text.substr(kMagic.size(), version_end - kMagic.size()) == "7") {
+    // Two more strings, the compression and its version, and the offset of the options.
+    const std::size_t name_end = text.find('\0', version_end + 7);
+    const std::size_t all_end =
+        name_end == std::string_view::npos ? name_end : text.find('\0', name_end + 1);
+    if (all_end == std::string_view::npos) {
+      throw ReplayError(fmt::format("{}: truncated: its header is cut off", path));
+    }
+    header.sections_offset = all_end + 1 + sizeof(std::uint64_t);
+  }
   return header;
+}
+
+// A file of version 7 is a row of sections, each with its length, and the last one holds strings
+// (trace-cmd.dat.v7(5)). libtracecmd does without that one, so its loss must be found here.
+void CheckSections(const std::string& path, const UniqueFd& file, const TraceHeader& header) {
+  static constexpr std::uint16_t kStrings = 15;
+  if (header.sections_offset == 0) return;
+  struct stat st {};
+  fstat(file.get(), &st);
+  const auto size = static_cast<std::uint64_t>(st.st_size);
+  struct {
+    std::uint16_t id;
+    std::uint16_t flags;
+    std::uint32_t description;
+    std::uint64_t size;
+  } section{};
+  for (std::uint64_t at = header.sections_offset; at < size; at += sizeof section + section.size) {
+    const ssize_t got = pread(file.get(), &section, sizeof section, static_cast<off_t>(at));
+    if (got != sizeof section || section.size > size - at - sizeof section) {
+      throw ReplayError(fmt::format("{}: truncated: its last section is cut off", path));
+    }
+  }
+  if (section.id != kStrings) {
+    throw ReplayError(fmt::format("{}: truncated: its last section is missing", path));
+  }
 }
 
 void CheckArchitecture(const std::string& path, const TraceHeader& header) {
@@ -197,6 +233,7 @@ TraceFileResult ReadTraceFile(const std::string& path, const TraceCollectors& co
   const UniqueFd file = OpenTrace(path);
   const TraceHeader header = ReadHeader(path, file);
   CheckArchitecture(path, header);
+  CheckSections(path, file, header);
 
   ResultPipe result_pipe;
   const pid_t child = fork();

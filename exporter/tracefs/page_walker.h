@@ -66,10 +66,14 @@ inline constexpr std::uint32_t kTypeTimeStamp = 31;
 inline constexpr int kTimeDeltaBits = 27;
 inline constexpr std::uint64_t kAbsoluteTimeMask = (UINT64_C(1) << 59) - 1;
 
-// rb_fix_abs_ts() in kernel/trace/ring_buffer.c.
+// rb_fix_abs_ts() in kernel/trace/ring_buffer.c: the stamp lacks the top bits that a clock may
+// have.
 inline std::uint64_t AbsoluteTime(std::uint64_t stamp, std::uint64_t before) {
-  std::uint64_t time = (stamp & kAbsoluteTimeMask) | (before & ~kAbsoluteTimeMask);
-  if (time < before) time += kAbsoluteTimeMask + 1;
+  std::uint64_t time = stamp & kAbsoluteTimeMask;
+  if ((before & ~kAbsoluteTimeMask) != 0) {
+    time |= before & ~kAbsoluteTimeMask;
+    if (time < before) time += kAbsoluteTimeMask + 1;
+  }
   return time;
 }
 

@@ -315,10 +315,10 @@ class TracingTest(ExporterTest):
         if reason is not None:
             raise unittest.SkipTest(reason)
 
-    def assert_counting(self, exporter):
-        """Demands that the exporter counts what happens from now on."""
+    def assert_counting(self, exporter, pipes=500):
+        """Demands that the exporter counts what happens from now on; its buffer must hold it."""
         before = exporter.scrape_now().events()
-        load.pipes(500)
+        load.pipes(pipes)
         after = exporter.scrape_now().events()
         events = sum(after.values()) - sum(before.values())
-        self.assertGreaterEqual(events, 500 * load.PIPE_PAIR_EVENTS, "events of 500 pipes")
+        self.assertGreaterEqual(events, pipes * load.PIPE_PAIR_EVENTS, f"events of {pipes} pipes")

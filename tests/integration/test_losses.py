@@ -47,7 +47,7 @@ class Losses(TracingTest):
         by_cpu = metrics.by("kmem_exporter_cpu_events_lost_total", "cpu")
         self.assertEqual(sum(by_cpu.values()), metrics["kmem_exporter_events_lost_total"])
         self.assert_all_accounted_for(exporter)
-        self.assert_counting(exporter)
+        self.assert_counting(exporter, pipes=50)
 
     def test_read_and_lost_add_up_to_what_the_kernel_counted_exactly(self):
         # rss_stat alone: nothing fires it while both sides are only looked at.
