@@ -1,6 +1,6 @@
 # The few commands to start from; CMake builds (CMakePresets.json), ctest tests.
 .DEFAULT_GOAL := help
-.PHONY: help deps build run test test-asan test-tsan test-e2e test-fresh lint
+.PHONY: help deps build run test test-asan test-tsan test-e2e test-fresh test-kernels fuzz lint
 
 # Arguments of the program for `make run`, as in: make run ARGS=--web.listen-address=:9999
 ARGS ?=
@@ -47,3 +47,11 @@ lint: ## format, clang-tidy, shellcheck, clang's warnings
 	@deploy/install-deps build lint
 	@cmake --preset release --log-level=WARNING >/dev/null
 	@tests/lint
+
+test-kernels: build ## the numbers against a second observer, in Linux 5.10 and 6.1 under QEMU
+	@deploy/install-deps kernels
+	@tests/kernels/equality 5.10 6.1
+
+fuzz: deps ## every fuzzer, FUZZ_SECONDS=20 each
+	@deploy/install-deps fuzz
+	@tests/fuzz/run
