@@ -25,6 +25,7 @@ struct KernelFacts {
   int order_count = 11;            // as many as /proc/buddyinfo has columns
   int pageblock_order = 9;
   std::uint64_t gfp_nowarn = 0;            // the bit of __GFP_NOWARN in gfp_flags; 0: not known
+  bool change_ownership_told = true;       // whether extfrag events say it
   std::vector<std::string> migratetypes;   // names by number, lower case
   std::vector<std::uint32_t> online_cpus;  // those whose series exist from the start
 
@@ -75,8 +76,12 @@ class TraceCollector {
   // Writes a tally's constants. Called once per CPU before any event.
   virtual void Init(std::byte* /*tally*/, const KernelFacts& /*facts*/) const {}
 
-  // Called by the owner of the tally before it is copied for a scrape: every event of its CPU
-  // before `now_ns` (the trace's clock) has been handled.
+  // Whether each word of a tally is a counter of its own: then a copy is good even if it was made
+  // while an event was being counted.
+  [[nodiscard]] virtual bool independent_words() const { return true; }
+
+  // Called for a tally, or a copy, that is exported next: every event of its CPU before `now_ns`
+  // (the trace's clock) has been handled.
   virtual void Settle(std::byte* /*tally*/, std::uint64_t /*now_ns*/) const {}
 
   // Merges the CPUs and appends this collector's families.

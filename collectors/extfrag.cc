@@ -26,8 +26,10 @@ constexpr std::array<std::string_view, EXTFRAG_OWNERSHIPS> kOwnerships{"false", 
 
 // fallbacks[] in mm/page_alloc.c (5.10 to 6.18): unmovable, movable and reclaimable fall back on
 // each other and on nothing else. Whatever else is seen gets a series then.
-bool FallbackIsKnown(std::size_t alloc, std::size_t fallback, std::size_t ownership) {
-  return alloc < 3 && fallback < 3 && alloc != fallback && ownership != EXTFRAG_OWNERSHIP_UNKNOWN;
+bool FallbackIsKnown(const KernelFacts& facts, std::size_t alloc, std::size_t fallback,
+                     std::size_t ownership) {
+  const bool told = ownership != EXTFRAG_OWNERSHIP_UNKNOWN;
+  return alloc < 3 && fallback < 3 && alloc != fallback && told == facts.change_ownership_told;
 }
 
 void ExportEvents(const extfrag_counts& sum, const KernelFacts& facts, Families& out) {
@@ -35,13 +37,13 @@ void ExportEvents(const extfrag_counts& sum, const KernelFacts& facts, Families&
                        "Allocations that fell back to another migratetype's pages "
                        "(mm_page_alloc_extfrag). fragmenting: the block taken was smaller than a "
                        "pageblock. change_ownership: the pageblock became one of the allocation's "
-                       "own migratetype.");
+                       "own migratetype; unknown where the engine can't tell.");
   for (std::size_t alloc = 0; alloc < KMEM_MIGRATETYPES; ++alloc) {
     for (std::size_t fallback = 0; fallback < KMEM_MIGRATETYPES; ++fallback) {
       for (std::size_t fragmenting = 0; fragmenting < 2; ++fragmenting) {
         for (std::size_t ownership = 0; ownership < EXTFRAG_OWNERSHIPS; ++ownership) {
           const std::uint64_t count = sum.events[alloc][fallback][fragmenting][ownership];
-          if (count == 0 && !FallbackIsKnown(alloc, fallback, ownership)) continue;
+          if (count == 0 && !FallbackIsKnown(facts, alloc, fallback, ownership)) continue;
           family.Add({{"alloc_migratetype", facts.MigratetypeName(alloc)},
                       {"fallback_migratetype", facts.MigratetypeName(fallback)},
                       {"fragmenting", kFalseTrue[fragmenting]},

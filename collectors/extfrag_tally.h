@@ -34,9 +34,9 @@ struct extfrag_tally {
   uint64_t pageblock_order; /* constant */
 };
 
-static inline enum kmem_verdict extfrag_count(struct extfrag_tally* tally,
-                                              const struct extfrag_event* event,
-                                              const struct kmem_context* context) {
+KMEM_INLINE enum kmem_verdict extfrag_count(struct extfrag_tally* tally,
+                                            const struct extfrag_event* event,
+                                            const struct kmem_context* context) {
   (void)context;
   const uint32_t alloc_order = (uint32_t)event->alloc_order;
   const uint32_t fallback_order = (uint32_t)event->fallback_order;
@@ -49,8 +49,9 @@ static inline enum kmem_verdict extfrag_count(struct extfrag_tally* tally,
     return KMEM_IMPLAUSIBLE;
   }
   const int fragmenting = fallback_order < tally->pageblock_order;
-  tally->counts.events[alloc_type][fallback_type][fragmenting][ownership]++;
-  tally->counts.alloc_order[alloc_order]++;
-  tally->counts.fallback_order[fallback_order]++;
+  tally->counts.events[kmem_index(alloc_type, KMEM_MIGRATETYPES)]
+                      [kmem_index(fallback_type, KMEM_MIGRATETYPES)][fragmenting][ownership]++;
+  tally->counts.alloc_order[kmem_index(alloc_order, KMEM_ORDERS)]++;
+  tally->counts.fallback_order[kmem_index(fallback_order, KMEM_ORDERS)]++;
   return KMEM_COUNTED;
 }

@@ -82,12 +82,16 @@ void ExportAllocations(const page_counts& sum, const KernelFacts& facts, Familie
   FamilyBuilder family(
       out, Type::Counter, "kmem_page_allocation_failures_total",
       "Page allocations that failed (mm_page_alloc without a page). nowarn=\"true\": "
-      "attempts with __GFP_NOWARN, such as a huge page's, that may fail routinely.");
+      "attempts with __GFP_NOWARN, such as a huge page's, that may fail routinely; unknown where "
+      "the kernel does not tell that flag's bit.");
+  const auto nowarn_label = [&](std::size_t nowarn) {
+    return facts.gfp_nowarn == 0 ? std::string_view("unknown") : kFalseTrue[nowarn];
+  };
   for (std::size_t order = 0; order < KMEM_ORDERS; ++order) {
-    for (std::size_t nowarn = 0; nowarn < 2; ++nowarn) {
+    for (std::size_t nowarn = 0; nowarn < (facts.gfp_nowarn == 0 ? 1U : 2U); ++nowarn) {
       const std::uint64_t failures = sum.failures[order][nowarn];
       if (!OrderIsKnown(facts, order) && failures == 0) continue;
-      family.Add({{"order", std::to_string(order)}, {"nowarn", kFalseTrue[nowarn]}},
+      family.Add({{"order", std::to_string(order)}, {"nowarn", nowarn_label(nowarn)}},
                  static_cast<double>(failures));
     }
   }

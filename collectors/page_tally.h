@@ -40,49 +40,53 @@ struct page_tally {
   uint64_t gfp_nowarn; /* constant: the bit of __GFP_NOWARN */
 };
 
-static inline int page_order_and_type_plausible(uint32_t order, int32_t migratetype) {
+KMEM_INLINE int page_order_and_type_plausible(uint32_t order, int32_t migratetype) {
   return order < KMEM_ORDERS && migratetype >= 0 && migratetype < KMEM_MIGRATETYPES;
 }
 
 /* Whether an allocation under zone->lock refills a per-CPU list. Without the field the kernel's own
  * text line says so of order 0 (include/trace/events/kmem.h, 5.10). */
-static inline int page_is_percpu_refill(const struct page_zone_locked_event* event) {
+KMEM_INLINE int page_is_percpu_refill(const struct page_zone_locked_event* event) {
   return event->percpu_refill < 0 ? event->order == 0 : event->percpu_refill != 0;
 }
 
-static inline enum kmem_verdict page_count_alloc(struct page_tally* tally,
-                                                 const struct page_alloc_event* event,
-                                                 const struct kmem_context* context) {
+KMEM_INLINE enum kmem_verdict page_count_alloc(struct page_tally* tally,
+                                               const struct page_alloc_event* event,
+                                               const struct kmem_context* context) {
   (void)context;
   if (!page_order_and_type_plausible(event->order, event->migratetype)) return KMEM_IMPLAUSIBLE;
+  const uint32_t order = kmem_index(event->order, KMEM_ORDERS);
+  const uint32_t type = kmem_index((uint32_t)event->migratetype, KMEM_MIGRATETYPES);
   if (event->pfn == PAGE_NO_PFN) {
-    tally->counts.failures[event->order][(event->gfp_flags & tally->gfp_nowarn) != 0]++;
+    tally->counts.failures[order][(event->gfp_flags & tally->gfp_nowarn) != 0]++;
   } else {
-    tally->counts.allocations[event->order][event->migratetype]++;
+    tally->counts.allocations[order][type]++;
   }
   return KMEM_COUNTED;
 }
 
-static inline enum kmem_verdict page_count_zone_locked(struct page_tally* tally,
-                                                       const struct page_zone_locked_event* event,
-                                                       const struct kmem_context* context) {
+KMEM_INLINE enum kmem_verdict page_count_zone_locked(struct page_tally* tally,
+                                                     const struct page_zone_locked_event* event,
+                                                     const struct kmem_context* context) {
   (void)context;
   if (!page_order_and_type_plausible(event->order, event->migratetype)) return KMEM_IMPLAUSIBLE;
-  tally->counts.zone_locked[event->order][event->migratetype][page_is_percpu_refill(event)]++;
+  const uint32_t order = kmem_index(event->order, KMEM_ORDERS);
+  const uint32_t type = kmem_index((uint32_t)event->migratetype, KMEM_MIGRATETYPES);
+  tally->counts.zone_locked[order][type][page_is_percpu_refill(event)]++;
   return KMEM_COUNTED;
 }
 
-static inline enum kmem_verdict page_count_free(struct page_tally* tally,
-                                                const struct page_free_event* event,
-                                                const struct kmem_context* context) {
+KMEM_INLINE enum kmem_verdict page_count_free(struct page_tally* tally,
+                                              const struct page_free_event* event,
+                                              const struct kmem_context* context) {
   (void)context;
   if (event->order >= KMEM_ORDERS) return KMEM_IMPLAUSIBLE;
-  tally->counts.frees[event->order]++;
+  tally->counts.frees[kmem_index(event->order, KMEM_ORDERS)]++;
   return KMEM_COUNTED;
 }
 
-static inline enum kmem_verdict page_count_free_batched(struct page_tally* tally,
-                                                        const struct kmem_context* context) {
+KMEM_INLINE enum kmem_verdict page_count_free_batched(struct page_tally* tally,
+                                                      const struct kmem_context* context) {
   (void)context;
   tally->counts.batched_frees++;
   return KMEM_COUNTED;

@@ -53,12 +53,12 @@ struct pcp_tally {
   uint64_t direct_allocs;
 };
 
-static inline uint32_t pcp_batch_bucket(uint64_t pages) {
+KMEM_INLINE uint32_t pcp_batch_bucket(uint64_t pages) {
   const uint32_t log2 = kmem_log2_ceil(pages);
   return log2 <= 12 ? log2 : PCP_BATCH_BUCKETS - 1;
 }
 
-static inline void pcp_close(struct pcp_batches* batches) {
+KMEM_INLINE void pcp_close(struct pcp_batches* batches) {
   if (batches->open_pages == 0) return;
   batches->closed.batches++;
   batches->closed.pages += batches->open_pages;
@@ -67,12 +67,12 @@ static inline void pcp_close(struct pcp_batches* batches) {
 }
 
 /* Changes whenever an event happens that ends an open batch of the kind that `other` is not. */
-static inline uint64_t pcp_breaks(const struct pcp_tally* tally, const struct pcp_batches* other) {
+KMEM_INLINE uint64_t pcp_breaks(const struct pcp_tally* tally, const struct pcp_batches* other) {
   return tally->page_allocs + tally->page_frees + tally->direct_allocs + other->events;
 }
 
-static inline void pcp_add(struct pcp_batches* batches, uint64_t breaks, uint32_t order,
-                           uint64_t time_ns) {
+KMEM_INLINE void pcp_add(struct pcp_batches* batches, uint64_t breaks, uint32_t order,
+                         uint64_t time_ns) {
   if (batches->breaks != breaks || time_ns - batches->last_ns > PCP_BATCH_GAP_NS) {
     pcp_close(batches);
   }
@@ -82,9 +82,9 @@ static inline void pcp_add(struct pcp_batches* batches, uint64_t breaks, uint32_
   batches->breaks = breaks;
 }
 
-static inline enum kmem_verdict pcp_count_zone_locked(struct pcp_tally* tally,
-                                                      const struct page_zone_locked_event* event,
-                                                      const struct kmem_context* context) {
+KMEM_INLINE enum kmem_verdict pcp_count_zone_locked(struct pcp_tally* tally,
+                                                    const struct page_zone_locked_event* event,
+                                                    const struct kmem_context* context) {
   if (event->order >= KMEM_ORDERS) return KMEM_IMPLAUSIBLE;
   if (page_is_percpu_refill(event)) {
     pcp_add(&tally->refill, pcp_breaks(tally, &tally->drain), event->order, context->time_ns);
@@ -94,34 +94,34 @@ static inline enum kmem_verdict pcp_count_zone_locked(struct pcp_tally* tally,
   return KMEM_COUNTED;
 }
 
-static inline enum kmem_verdict pcp_count_drain(struct pcp_tally* tally,
-                                                const struct pcp_drain_event* event,
-                                                const struct kmem_context* context) {
+KMEM_INLINE enum kmem_verdict pcp_count_drain(struct pcp_tally* tally,
+                                              const struct pcp_drain_event* event,
+                                              const struct kmem_context* context) {
   if (event->order >= KMEM_ORDERS) return KMEM_IMPLAUSIBLE;
   pcp_add(&tally->drain, pcp_breaks(tally, &tally->refill), event->order, context->time_ns);
   return KMEM_COUNTED;
 }
 
-static inline enum kmem_verdict pcp_count_page_alloc(struct pcp_tally* tally,
-                                                     const struct kmem_context* context) {
+KMEM_INLINE enum kmem_verdict pcp_count_page_alloc(struct pcp_tally* tally,
+                                                   const struct kmem_context* context) {
   (void)context;
   tally->page_allocs++;
   return KMEM_COUNTED;
 }
 
-static inline enum kmem_verdict pcp_count_page_free(struct pcp_tally* tally,
-                                                    const struct kmem_context* context) {
+KMEM_INLINE enum kmem_verdict pcp_count_page_free(struct pcp_tally* tally,
+                                                  const struct kmem_context* context) {
   (void)context;
   tally->page_frees++;
   return KMEM_COUNTED;
 }
 
 /* Closes batches that nothing can continue any more: every event before now_ns has been counted. */
-static inline void pcp_close_stale(struct pcp_tally* tally, uint64_t now_ns) {
+KMEM_INLINE void pcp_close_stale(struct pcp_tally* tally, uint64_t now_ns) {
   struct pcp_batches* const kinds[2] = {&tally->refill, &tally->drain};
   const uint64_t breaks[2] = {pcp_breaks(tally, &tally->drain), pcp_breaks(tally, &tally->refill)};
   for (int i = 0; i < 2; ++i) {
     const int gap = now_ns > kinds[i]->last_ns && now_ns - kinds[i]->last_ns > PCP_BATCH_GAP_NS;
-    if (gap || kinds[i]->breaks != breaks[i]) pcp_close(kinds[i]);
+    if (gap || kinds[i]->breaks < breaks[i]) pcp_close(kinds[i]);
   }
 }

@@ -82,7 +82,7 @@ void SlabCollector::Export(const Tallies& tallies, const KernelFacts& /*facts*/,
       "kmem_slab_allocated_bytes_total",
       "Bytes that slab allocations took. Less the requested bytes this is what the callers never "
       "asked for.",
-      [](const AllocatorCounts& a) { return a.alloc.allocated_bytes; });
+      [](const AllocatorCounts& a) { return a.alloc.requested_bytes + a.alloc.unrequested_bytes; });
 
   FamilyBuilder sizes(out, FamilyBuilder::Type::Histogram, "kmem_slab_request_size_bytes",
                       "Sizes that slab allocations asked for. Bounds are kmalloc's size classes.");
@@ -92,9 +92,8 @@ void SlabCollector::Export(const Tallies& tallies, const KernelFacts& /*facts*/,
   }
   FamilyBuilder waste(out, FamilyBuilder::Type::Histogram, "kmem_slab_waste_bytes",
                       "Bytes that each kmalloc got beyond those it asked for.");
-  const slab_alloc_counts& kmalloc = sum.kmalloc.alloc;
   waste.AddHistogram({}, kWasteBounds, sum.kmalloc.waste,
-                     static_cast<double>(kmalloc.allocated_bytes - kmalloc.requested_bytes));
+                     static_cast<double>(sum.kmalloc.alloc.unrequested_bytes));
 }
 
 }  // namespace kmem

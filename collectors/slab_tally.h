@@ -34,7 +34,7 @@ struct slab_alloc_counts {
   uint64_t allocations;
   uint64_t failures;
   uint64_t requested_bytes;
-  uint64_t allocated_bytes;
+  uint64_t unrequested_bytes; /* allocated beyond those: both only grow, so does their sum */
   uint64_t request_size[SLAB_SIZE_BUCKETS];
 };
 
@@ -52,26 +52,41 @@ struct slab_tally {
   uint64_t kmem_cache_free;
 };
 
+/* Buckets of sizes up to 1 KiB, by their multiples of 8 bytes: in the kernel looking them up costs
+ * less than computing them, which is left to the few sizes above. */
+enum { SLAB_TABLE_BYTES = 1024 };
+#define SLAB_4(bucket) bucket, bucket, bucket, bucket
+#define SLAB_16(bucket) SLAB_4(bucket), SLAB_4(bucket), SLAB_4(bucket), SLAB_4(bucket)
+#define SLAB_64(bucket) SLAB_16(bucket), SLAB_16(bucket), SLAB_16(bucket), SLAB_16(bucket)
+/* clang-format off */
+static const uint8_t slab_size_table[SLAB_TABLE_BYTES / 8 + 1] = {
+    0, 0, 1, 2, 2,                                  /* 0, 8, 16, 24, 32 bytes */
+    SLAB_4(3), SLAB_4(4), SLAB_4(5),                /* to 64, 96, 128 */
+    SLAB_4(6), SLAB_4(6), SLAB_4(7), SLAB_4(7),     /* to 192, 256 */
+    SLAB_16(8), SLAB_16(8), SLAB_64(9)};            /* to 512, 1024 */
+static const uint8_t slab_waste_table[SLAB_TABLE_BYTES / 8 + 1] = {
+    0, 2, 3, 4, 4,                                  /* 0, 8, 16, 24, 32; those to 4 stand apart */
+    SLAB_4(5), SLAB_4(6), SLAB_4(6), SLAB_16(7),    /* to 64, 128, 256 */
+    SLAB_16(8), SLAB_16(8), SLAB_64(9)};            /* to 512, 1024 */
+/* clang-format on */
+
 /* The bucket of a size in bytes. */
-static inline uint32_t slab_size_bucket(uint64_t bytes) {
-  const uint32_t log2 = kmem_log2_ceil(bytes);
-  if (log2 <= 3) return 0;
-  if (log2 <= 6) return log2 - 3;
-  if (log2 == 7) return bytes <= 96 ? 4 : 5;
-  if (log2 == 8) return bytes <= 192 ? 6 : 7;
-  return log2 <= 22 ? log2 - 1 : SLAB_SIZE_BUCKETS - 1;
+KMEM_INLINE uint32_t slab_size_bucket(uint64_t bytes) {
+  const uint32_t bucket =
+      bytes <= SLAB_TABLE_BYTES ? slab_size_table[(bytes + 7) / 8] : kmem_log2_ceil(bytes) - 1;
+  return bucket < SLAB_SIZE_BUCKETS ? bucket : SLAB_SIZE_BUCKETS - 1;
 }
 
 /* The bucket of the bytes that a kmalloc got beyond those it asked for. */
-static inline uint32_t slab_waste_bucket(uint64_t bytes) {
-  const uint32_t log2 = kmem_log2_ceil(bytes);
-  if (bytes == 0) return 0;
-  if (log2 <= 2) return 1;
-  return log2 <= 20 ? log2 - 1 : SLAB_WASTE_BUCKETS - 1;
+KMEM_INLINE uint32_t slab_waste_bucket(uint64_t bytes) {
+  if (bytes <= 4) return bytes == 0 ? 0 : 1;
+  const uint32_t bucket =
+      bytes <= SLAB_TABLE_BYTES ? slab_waste_table[(bytes + 7) / 8] : kmem_log2_ceil(bytes) - 1;
+  return bucket < SLAB_WASTE_BUCKETS ? bucket : SLAB_WASTE_BUCKETS - 1;
 }
 
-static inline enum kmem_verdict slab_count_alloc(struct slab_alloc_counts* counts,
-                                                 const struct slab_alloc_event* event) {
+KMEM_INLINE enum kmem_verdict slab_count_alloc(struct slab_alloc_counts* counts,
+                                               const struct slab_alloc_event* event) {
   if (event->bytes_alloc < event->bytes_req) return KMEM_IMPLAUSIBLE;
   if (event->ptr == 0) {
     counts->failures++;
@@ -79,14 +94,14 @@ static inline enum kmem_verdict slab_count_alloc(struct slab_alloc_counts* count
   }
   counts->allocations++;
   counts->requested_bytes += event->bytes_req;
-  counts->allocated_bytes += event->bytes_alloc;
+  counts->unrequested_bytes += event->bytes_alloc - event->bytes_req;
   counts->request_size[slab_size_bucket(event->bytes_req)]++;
   return KMEM_COUNTED;
 }
 
 /* A kmalloc's difference is the caller's waste; a cache's is alignment, so it has no histogram. */
-static inline enum kmem_verdict slab_count_kmalloc_into(struct slab_kmalloc_counts* counts,
-                                                        const struct slab_alloc_event* event) {
+KMEM_INLINE enum kmem_verdict slab_count_kmalloc_into(struct slab_kmalloc_counts* counts,
+                                                      const struct slab_alloc_event* event) {
   const enum kmem_verdict verdict = slab_count_alloc(&counts->alloc, event);
   if (verdict == KMEM_COUNTED && event->ptr != 0) {
     counts->waste[slab_waste_bucket(event->bytes_alloc - event->bytes_req)]++;
@@ -94,45 +109,45 @@ static inline enum kmem_verdict slab_count_kmalloc_into(struct slab_kmalloc_coun
   return verdict;
 }
 
-static inline enum kmem_verdict slab_count_kmalloc(struct slab_tally* tally,
-                                                   const struct slab_alloc_event* event,
-                                                   const struct kmem_context* context) {
+KMEM_INLINE enum kmem_verdict slab_count_kmalloc(struct slab_tally* tally,
+                                                 const struct slab_alloc_event* event,
+                                                 const struct kmem_context* context) {
   (void)context;
   return slab_count_kmalloc_into(&tally->kmalloc, event);
 }
 
-static inline enum kmem_verdict slab_count_kmalloc_node(struct slab_tally* tally,
-                                                        const struct slab_alloc_event* event,
-                                                        const struct kmem_context* context) {
+KMEM_INLINE enum kmem_verdict slab_count_kmalloc_node(struct slab_tally* tally,
+                                                      const struct slab_alloc_event* event,
+                                                      const struct kmem_context* context) {
   (void)context;
   return slab_count_kmalloc_into(&tally->kmalloc_node, event);
 }
 
-static inline enum kmem_verdict slab_count_kmem_cache_alloc(struct slab_tally* tally,
-                                                            const struct slab_alloc_event* event,
-                                                            const struct kmem_context* context) {
+KMEM_INLINE enum kmem_verdict slab_count_kmem_cache_alloc(struct slab_tally* tally,
+                                                          const struct slab_alloc_event* event,
+                                                          const struct kmem_context* context) {
   (void)context;
   return slab_count_alloc(&tally->kmem_cache_alloc, event);
 }
 
-static inline enum kmem_verdict slab_count_kmem_cache_alloc_node(
-    struct slab_tally* tally, const struct slab_alloc_event* event,
-    const struct kmem_context* context) {
+KMEM_INLINE enum kmem_verdict slab_count_kmem_cache_alloc_node(struct slab_tally* tally,
+                                                               const struct slab_alloc_event* event,
+                                                               const struct kmem_context* context) {
   (void)context;
   return slab_count_alloc(&tally->kmem_cache_alloc_node, event);
 }
 
-static inline enum kmem_verdict slab_count_kfree(struct slab_tally* tally,
-                                                 const struct slab_free_event* event,
-                                                 const struct kmem_context* context) {
+KMEM_INLINE enum kmem_verdict slab_count_kfree(struct slab_tally* tally,
+                                               const struct slab_free_event* event,
+                                               const struct kmem_context* context) {
   (void)context;
   if (event->ptr > SLAB_ZERO_SIZE_PTR) tally->kfree++;
   return KMEM_COUNTED;
 }
 
-static inline enum kmem_verdict slab_count_kmem_cache_free(struct slab_tally* tally,
-                                                           const struct slab_free_event* event,
-                                                           const struct kmem_context* context) {
+KMEM_INLINE enum kmem_verdict slab_count_kmem_cache_free(struct slab_tally* tally,
+                                                         const struct slab_free_event* event,
+                                                         const struct kmem_context* context) {
   (void)context;
   if (event->ptr > SLAB_ZERO_SIZE_PTR) tally->kmem_cache_free++;
   return KMEM_COUNTED;

@@ -31,7 +31,35 @@ enum kmem_verdict {
   KMEM_IMPLAUSIBLE = 1, /* a field holds what no kernel writes: nothing was counted */
 };
 
+/* One program per tracepoint, without calls. */
+#define KMEM_INLINE static inline __attribute__((always_inline))
+
+/* An index that was found to be below `size`, a power of two. The kernel's verifier has to see that
+ * for itself, and compilers merge comparisons so that it can't. */
+KMEM_INLINE uint32_t kmem_index(uint32_t index, uint32_t size) {
+#ifdef __bpf__
+  __asm__ volatile("" : "+r"(index));
+  return index & (size - 1);
+#else
+  (void)size;
+  return index;
+#endif
+}
+
 /* The smallest n with 2^n >= value; 0 for 0 and 1. */
-static inline uint32_t kmem_log2_ceil(uint64_t value) {
-  return value <= 1 ? 0 : 64u - (uint32_t)__builtin_clzll(value - 1);
+KMEM_INLINE uint32_t kmem_log2_ceil(uint64_t value) {
+  if (value <= 1) return 0;
+#ifdef __bpf__ /* has no instruction for it, and clang 14 does not survive the builtin */
+  uint64_t rest = value - 1;
+  uint32_t log2 = 1;
+  for (uint32_t step = 32; step > 0; step /= 2) {
+    if (rest >> step) {
+      rest >>= step;
+      log2 += step;
+    }
+  }
+  return log2;
+#else
+  return 64u - (uint32_t)__builtin_clzll(value - 1);
+#endif
 }

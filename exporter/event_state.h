@@ -55,6 +55,8 @@ struct CpuCounts {
 struct TracepointState {
   std::string name;
   bool enabled = false;
+  // Times that it fired while its own handler was at work on that CPU: known by number only.
+  std::uint64_t skipped = 0;
 };
 
 // Copying allocates once; assignment between two states of one source allocates nothing.

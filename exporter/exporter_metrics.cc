@@ -46,7 +46,7 @@ void AppendPerCpu(const EventState& state, const KernelFacts& facts, Families& o
     }
   }
   FamilyBuilder lost(out, Type::Counter, "kmem_exporter_cpu_events_lost_total",
-                     "Events lost on each CPU, by reason.");
+                     "Events lost on each CPU, by reason; recursion is not counted by CPU.");
   for (const std::uint32_t cpu : shown) {
     for (std::size_t i = 0; i < kLossReasons.size(); ++i) {
       lost.Add({{"cpu", std::to_string(cpu)}, {"reason", kLossReasons[i]}},
@@ -58,18 +58,22 @@ void AppendPerCpu(const EventState& state, const KernelFacts& facts, Families& o
 }  // namespace
 
 void AppendTracepointMetrics(const EventState& state, Families& out) {
-  const auto counter = [&](std::string_view name, std::string_view help) {
+  const auto counter = [&](std::string_view name, std::string_view help, bool skipped) {
     FamilyBuilder family(out, Type::Counter, name, help);
     for (std::size_t i = 0; i < state.tracepoints.size(); ++i) {
-      family.Add({{"tracepoint", state.tracepoints[i].name}},
-                 static_cast<double>(EventsOf(state, i)));
+      const TracepointState& tracepoint = state.tracepoints[i];
+      family.Add({{"tracepoint", tracepoint.name}},
+                 static_cast<double>(EventsOf(state, i) + (skipped ? tracepoint.skipped : 0)));
     }
   };
   counter(
       "kmem_tracepoint_events_total",
-      "Times that each kmem tracepoint of this kernel fired, as far as the exporter saw it; what "
-      "it missed is in kmem_exporter_events_lost_total.");
-  counter("kmem_exporter_events_read_total", "Events that the exporter read, by tracepoint.");
+      "Times that each kmem tracepoint of this kernel fired, as far as the exporter knows: read "
+      "or lost by recursion. What else it missed is in kmem_exporter_events_lost_total.",
+      true);
+  counter("kmem_exporter_events_read_total",
+          "Events that the exporter read, by tracepoint: those that all other metrics are made of.",
+          false);
   FamilyBuilder enabled(
       out, Type::Gauge, "kmem_exporter_tracepoint_enabled",
       "Whether a tracepoint that this kernel has is in use: 1, or 0 where enabling "
@@ -81,14 +85,20 @@ void AppendTracepointMetrics(const EventState& state, Families& out) {
 
 void AppendReaderMetrics(const EventState& state, const KernelFacts& facts, bool per_cpu_detail,
                          Families& out) {
-  std::array<std::uint64_t, kLossReasons.size()> lost{};
-  for (const CpuCounts& cpu : state.cpus) {
-    for (std::size_t i = 0; i < lost.size(); ++i) lost[i] += cpu.lost[i];
+  {
+    FamilyBuilder lost(out, Type::Counter, "kmem_exporter_events_lost_total",
+                       "Events that were never read. dropped: the buffer was full; overrun: "
+                       "overwritten before they were read; commit_overrun: nested too deeply; "
+                       "recursion: they interrupted the BPF program of their own tracepoint.");
+    for (std::size_t i = 0; i < kLossReasons.size(); ++i) {
+      std::uint64_t sum = 0;
+      for (const CpuCounts& cpu : state.cpus) sum += cpu.lost[i];
+      lost.Add({{"reason", kLossReasons[i]}}, static_cast<double>(sum));
+    }
+    std::uint64_t skipped = 0;
+    for (const TracepointState& tracepoint : state.tracepoints) skipped += tracepoint.skipped;
+    lost.Add({{"reason", "recursion"}}, static_cast<double>(skipped));
   }
-  AppendByName(out, "kmem_exporter_events_lost_total",
-               "Events that were never read. dropped: the buffer was full; overrun: overwritten "
-               "before they were read; commit_overrun: nested too deeply.",
-               "reason", kLossReasons, lost);
   AppendByName(out, "kmem_exporter_record_errors_total",
                "Records and pages of the ring buffer that could not be used, by cause.", "cause",
                kRecordErrors, state.record_errors);
@@ -98,10 +108,10 @@ void AppendReaderMetrics(const EventState& state, const KernelFacts& facts, bool
       "by what they did. It is restored where it can be.",
       "kind", kInterferences, state.interference);
   FamilyBuilder(out, Type::Gauge, "kmem_exporter_buffer_bytes",
-                "Kernel memory of the exporter's ring buffers, all CPUs together.")
+                "Kernel memory of the exporter's ring buffers and BPF maps, all CPUs together.")
       .Add({}, static_cast<double>(state.buffer_bytes));
   FamilyBuilder(out, Type::Histogram, "kmem_exporter_drain_duration_seconds",
-                "Time that reading and tallying all CPUs' buffers once took.")
+                "Time that reading all CPUs' buffers, or their state in BPF maps, once took.")
       .AddHistogram({}, kDrainBounds, state.drains, state.drain_seconds);
   if (per_cpu_detail) AppendPerCpu(state, facts, out);
 }

@@ -81,6 +81,7 @@ template <class Direction>
 void Walk(Direction& io, TracepointState& tracepoint) {
   Walk(io, tracepoint.name);
   io.Field(tracepoint.enabled);
+  io.Field(tracepoint.skipped);
 }
 
 template <class Direction>
@@ -96,6 +97,7 @@ void Walk(Direction& io, TraceFileResult& result) {
   io.Field(facts.order_count);
   io.Field(facts.pageblock_order);
   io.Field(facts.gfp_nowarn);
+  io.Field(facts.change_ownership_told);
   Walk(io, facts.migratetypes);
   Walk(io, facts.online_cpus);
   // A file has no drains, no buffers of ours, and nobody to interfere.

@@ -102,6 +102,16 @@ TEST(ExtfragTest, OwnershipIsUnknownOnlyWhereItIsNotTold) {
   EXPECT_EQ(Value(rig.Export(), kEvents, Series("unmovable", "movable", "true", "unknown")), 1);
 }
 
+TEST(ExtfragTest, AnEngineThatCanNotTellTheOwnershipHasTheSeriesThatSaySo) {
+  KernelFacts facts = Facts();
+  facts.change_ownership_told = false;
+  const Families families = ExtfragRig(facts).Export();
+  EXPECT_TRUE(HasSeries(families, kEvents, Series("unmovable", "movable", "true", "unknown")));
+  for (const char* told : {"true", "false"}) {
+    EXPECT_FALSE(HasSeries(families, kEvents, Series("unmovable", "movable", "true", told)));
+  }
+}
+
 TEST(ExtfragTest, OtherTypesGetTheirSeriesWhenSeenByNumberWhereTheyHaveNoName) {
   KernelFacts facts = Facts();
   facts.migratetypes.resize(4);

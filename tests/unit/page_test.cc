@@ -155,12 +155,17 @@ TEST(PageTest, AFailureTellsWhetherItWasToldNotToWarn) {
   EXPECT_EQ(Value(families, "kmem_page_allocation_failures_total", Failure("9", "false")), 1);
 }
 
-TEST(PageTest, WhereTheBitIsNotKnownEveryFailureWarns) {
+TEST(PageTest, WhereTheBitIsNotKnownItIsUnknownWhichFailuresWarn) {
   KernelFacts facts = Facts();
   facts.gfp_nowarn = 0;
   PageRig rig(facts);
   Allocate(rig, 9, 1, PAGE_NO_PFN, ~UINT64_C(0));
-  EXPECT_EQ(Value(rig.Export(), "kmem_page_allocation_failures_total", Failure("9", "false")), 1);
+  const Families families = rig.Export();
+  EXPECT_EQ(Value(families, "kmem_page_allocation_failures_total", Failure("9", "unknown")), 1);
+  EXPECT_EQ(Value(families, "kmem_page_allocation_failures_total", Failure("8", "unknown")), 0);
+  for (const char* known : {"true", "false"}) {
+    EXPECT_FALSE(HasSeries(families, "kmem_page_allocation_failures_total", Failure("9", known)));
+  }
 }
 
 TEST(PageTest, FreesCountByOrderAndBytesOverAllOrders) {

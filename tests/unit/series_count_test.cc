@@ -79,6 +79,7 @@ class LargeMachine : public EventSource {
       : facts_(ReadKernelFacts(proc)) {
     Formats formats;
     AddFormats("5.10", formats);
+    facts_.gfp_nowarn = formats.GfpBit("__GFP_NOWARN");
     Dispatcher dispatcher(collectors, facts_, kCpus, state_);
     for (const std::string& event : WantedEvents(collectors, {})) dispatcher.Bind(event, formats);
   }
