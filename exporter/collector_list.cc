@@ -1,5 +1,7 @@
 #include "exporter/collector_list.h"
 
+#include <algorithm>
+
 #include "collectors/compaction.h"
 #include "collectors/extfrag.h"
 #include "collectors/fragmentation.h"
@@ -25,6 +27,19 @@ ProcCollectors MakeProcCollectors(const CollectorsConfig& config) {
   if (config.fragmentation) collectors.push_back(std::make_unique<FragmentationCollector>());
   if (config.compaction) collectors.push_back(std::make_unique<CompactionCollector>());
   return collectors;
+}
+
+std::vector<std::string> WantedEvents(const TraceCollectors& collectors,
+                                      std::span<const std::string> extra_events) {
+  std::vector<std::string> names;
+  const auto add = [&names](std::string_view name) {
+    if (std::ranges::find(names, name) == names.end()) names.emplace_back(name);
+  };
+  for (const auto& collector : collectors) {
+    for (const EventSpec& event : collector->events()) add(event.name);
+  }
+  for (const std::string& name : extra_events) add(name);
+  return names;
 }
 
 }  // namespace kmem

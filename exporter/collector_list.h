@@ -2,6 +2,8 @@
 #pragma once
 
 #include <memory>
+#include <span>
+#include <string>
 #include <vector>
 
 #include "collectors/collector.h"
@@ -15,5 +17,9 @@ using ProcCollectors = std::vector<std::unique_ptr<ProcCollector>>;
 // Those that the configuration enables, in the metric contract's order.
 TraceCollectors MakeTraceCollectors(const CollectorsConfig& config);
 ProcCollectors MakeProcCollectors(const CollectorsConfig& config);
+
+// The tracepoints that the collectors ask for and the extra ones, each once, in that order.
+std::vector<std::string> WantedEvents(const TraceCollectors& collectors,
+                                      std::span<const std::string> extra_events);
 
 }  // namespace kmem

@@ -16,6 +16,7 @@ class ConfigError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+enum class EngineChoice { kAuto, kTracefs, kBpf };
 enum class OnTracingFailure { kExit, kRetry };
 enum class LogLevel { kDebug, kInfo, kWarn, kError };
 enum class LogFormat { kLogfmt, kJson };
@@ -63,6 +64,7 @@ struct CollectorsConfig {
 };
 
 struct Config {
+  EngineChoice engine = EngineChoice::kAuto;
   OnTracingFailure on_tracing_failure = OnTracingFailure::kExit;
   std::vector<std::string> extra_events;  // further kmem tracepoints to count, [a-z0-9_]{1,64}
   WebConfig web;

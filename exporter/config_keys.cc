@@ -18,6 +18,11 @@ namespace {
 template <class Enum>
 using Names = std::vector<std::pair<std::string_view, Enum>>;
 
+Names<EngineChoice> NamesOf(const EngineChoice* /*tag*/) {
+  return {{"auto", EngineChoice::kAuto},
+          {"tracefs", EngineChoice::kTracefs},
+          {"bpf", EngineChoice::kBpf}};
+}
 Names<OnTracingFailure> NamesOf(const OnTracingFailure* /*tag*/) {
   return {{"exit", OnTracingFailure::kExit}, {"retry", OnTracingFailure::kRetry}};
 }
@@ -79,6 +84,8 @@ constexpr std::string_view kPathWords =
 
 // clang-format off
 constexpr auto kRows = std::to_array<ConfigRow>({
+    {"engine", [](Config& c) -> ConfigTarget { return &c.engine; }, {},
+     "What counts the events: BPF programs in the kernel, or the ring buffers of tracefs; auto takes bpf where it loads"},
     {"on_tracing_failure", [](Config& c) -> ConfigTarget { return &c.on_tracing_failure; }, {},
      "What to do where tracing is impossible: end, or serve the /proc collectors and try again every minute"},
     {"extra_events", [](Config& c) -> ConfigTarget { return &c.extra_events; },

@@ -18,7 +18,7 @@ namespace kmem {
 // The member of a Config that a key sets; its type decides how.
 using ConfigTarget =
     std::variant<bool*, int*, std::uint32_t*, std::string*, std::vector<std::string>*,
-                 OnTracingFailure*, LogLevel*, LogFormat*>;
+                 EngineChoice*, OnTracingFailure*, LogLevel*, LogFormat*>;
 
 // The range: of a number, or of a list's length. `ok` and `words` are the rule for a text, a list's
 // element, or a number within its range, and that rule in words.

@@ -18,6 +18,7 @@ struct KeyFlag {
   const char* key;
 };
 constexpr auto kKeyFlags = std::to_array<KeyFlag>({
+    {"--engine", "engine"},
     {"--web.listen-address", "web.listen_addresses"},  // repeatable, as the key is a list
     {"--web.telemetry-path", "web.telemetry_path"},
     {"--web.max-requests", "web.max_requests"},

@@ -20,11 +20,11 @@
 #include "exporter/exposition.h"
 #include "exporter/flags.h"
 #include "exporter/http_server.h"
+#include "exporter/live_engine.h"
 #include "exporter/log.h"
 #include "exporter/proc_files.h"
 #include "exporter/replay/replay_source.h"
 #include "exporter/scraper.h"
-#include "exporter/tracefs/engine.h"
 #include "exporter/tracefs/instance.h"
 #include "exporter/tracing.h"
 
@@ -65,7 +65,7 @@ void LogSource(EventSource& source) {
   }
   std::string missing;
   for (const std::string& name : source.missing_events()) missing += " " + name;
-  spdlog::info("engine {} ({}), {} KiB of ring buffers", source.engine(), source.reason(),
+  spdlog::info("engine {} ({}), {} KiB of buffers and maps", source.engine(), source.reason(),
                state.buffer_bytes / 1024);
   spdlog::info("tracepoints in use:{}", enabled.empty() ? " none" : enabled);
   if (!missing.empty()) spdlog::info("tracepoints that the kernel lacks:{}", missing);
@@ -133,7 +133,7 @@ class Program {
     if (!replay_file_.empty()) {
       return std::make_unique<ReplaySource>(replay_file_, config_, trace_collectors_);
     }
-    return std::make_unique<TracefsEngine>(config_, trace_collectors_, proc_);
+    return StartLiveEngine(config_, trace_collectors_, proc_);
   }
 
   // Whether it traces now. Throws what ends the start.

@@ -9,10 +9,11 @@
 namespace kmem {
 
 enum class TracingProblem : std::uint8_t {
-  kAbsent,        // no tracefs at the path
+  kAbsent,        // no tracefs at the path, no BPF in the kernel
   kNotPermitted,  // we may not use it
   kLockedDown,    // nobody may: kernel lockdown, confidentiality
   kInUse,         // somebody holds our instance
+  kNoBtf,         // the kernel does not describe its types, so BPF programs can't be fitted to it
   kFailed,        // anything else
 };
 
@@ -35,6 +36,8 @@ class TracingError : public std::runtime_error {
         return "locked_down";
       case TracingProblem::kInUse:
         return "in_use";
+      case TracingProblem::kNoBtf:
+        return "no_btf";
       case TracingProblem::kFailed:
         break;
     }

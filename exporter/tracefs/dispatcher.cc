@@ -5,19 +5,6 @@
 
 namespace kmem {
 
-std::vector<std::string> WantedEvents(const TraceCollectors& collectors,
-                                      std::span<const std::string> extra_events) {
-  std::vector<std::string> names;
-  const auto add = [&names](std::string_view name) {
-    if (std::ranges::find(names, name) == names.end()) names.emplace_back(name);
-  };
-  for (const auto& collector : collectors) {
-    for (const EventSpec& event : collector->events()) add(event.name);
-  }
-  for (const std::string& name : extra_events) add(name);
-  return names;
-}
-
 RecordError ToRecordError(PageError error) {
   switch (error) {
     case PageError::kCommitBeyondPage:

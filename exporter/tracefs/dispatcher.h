@@ -17,10 +17,6 @@
 
 namespace kmem {
 
-// The tracepoints that the collectors ask for and the extra ones, each once, in that order.
-std::vector<std::string> WantedEvents(const TraceCollectors& collectors,
-                                      std::span<const std::string> extra_events);
-
 // The counter of a page that could not be walked to its end. `error` is not kNone.
 RecordError ToRecordError(PageError error);
 

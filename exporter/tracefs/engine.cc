@@ -47,8 +47,9 @@ void RaiseDescriptorLimit() {
 }  // namespace
 
 TracefsEngine::TracefsEngine(const Config& config, const TraceCollectors& collectors,
-                             const ProcReader& proc)
+                             const ProcReader& proc, std::string reason)
     : collectors_(collectors),
+      reason_(std::move(reason)),
       facts_(ReadKernelFacts(proc)),
       instance_(config.paths.tracefs, config.tracefs.instance),
       longest_sleep_ms_(static_cast<int>(config.tracefs.drain_interval_ms)),

@@ -25,13 +25,15 @@ namespace kmem {
 
 class TracefsEngine : public EventSource {
  public:
-  // Starts tracing. `proc` gives what the formats do not say of the kernel. Throws TracingError.
-  TracefsEngine(const Config& config, const TraceCollectors& collectors, const ProcReader& proc);
+  // Starts tracing. `proc` gives what the formats do not say of the kernel; `reason` says why this
+  // engine. Throws TracingError.
+  TracefsEngine(const Config& config, const TraceCollectors& collectors, const ProcReader& proc,
+                std::string reason);
   // Stops: disables the events, reads what is left, removes the instance.
   ~TracefsEngine() override;
 
   [[nodiscard]] std::string_view engine() const override { return "tracefs"; }
-  [[nodiscard]] std::string_view reason() const override { return "only engine built in"; }
+  [[nodiscard]] std::string_view reason() const override { return reason_; }
   [[nodiscard]] const KernelFacts& facts() const override { return facts_; }
   [[nodiscard]] const std::vector<std::string>& missing_events() const override {
     return missing_events_;
@@ -56,6 +58,7 @@ class TracefsEngine : public EventSource {
   void Wake() const;
 
   const TraceCollectors& collectors_;
+  std::string reason_;
   KernelFacts facts_;
   std::vector<std::string> missing_events_;
   EventState state_;

@@ -206,6 +206,8 @@ class ExporterTest(unittest.TestCase):
     """A test with exporters. All of them use one instance of tracefs, of a name of this test's own;
     at the end of the test they are stopped and the instance must be gone."""
 
+    ENGINE = "tracefs"  # of a configuration that names none
+
     def setUp(self):
         self.assertTrue(os.access(PROGRAM, os.X_OK), f"{PROGRAM} is no program; build it first")
         self.instance_name = f"{tracefs.NAME_PREFIX}{os.getpid()}_{next(_numbers)}"
@@ -252,7 +254,7 @@ class ExporterTest(unittest.TestCase):
 
     def config_file(self, config):
         """Writes a configuration, with the test's instance where it names none."""
-        merged = {**config, "tracefs": {"instance": self.instance_name,
+        merged = {"engine": self.ENGINE, **config, "tracefs": {"instance": self.instance_name,
                                         **config.get("tracefs", {})}}
         return self.file(f"config{next(_numbers)}.yaml", json.dumps(merged))  # JSON is YAML
 

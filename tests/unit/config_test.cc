@@ -167,8 +167,9 @@ TEST(ConfigTest, ErrorsSayPositionKeyProblemAndWhatIsAllowed) {
        "f.yaml:2:3: web.max_requests: has no value, allowed is " + requests},
       {"log:\n  colour: red\n",
        "f.yaml:2:3: log.colour: is an unknown key, allowed is level, format"},
-      {"engine: auto",
-       "f.yaml:1:1: engine: is an unknown key, allowed is on_tracing_failure, extra_events, web, "
+      {"engines: auto",
+       "f.yaml:1:1: engines: is an unknown key, allowed is engine, on_tracing_failure, "
+       "extra_events, web, "
        "log, paths, tracefs, collectors"},
       {"log: {level: info}\n\"log\": {}",
        "f.yaml:2:1: log: stands twice (first in line 1), allowed is each key once"},

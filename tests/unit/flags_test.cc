@@ -154,7 +154,7 @@ TEST(FlagsTest, WrongUsageIsOneLineThatPointsToTheHelp) {
   } cases[] = {
       {{"--bogus"}, "--bogus: is an unknown flag"},
       {{"--bogus=3"}, "--bogus: is an unknown flag"},
-      {{"--engine=auto"}, "--engine: is an unknown flag"},
+      {{"--engines=auto"}, "--engines: is an unknown flag"},
       {{"--web.max-request=3"}, "--web.max-request: is an unknown flag"},
       {{"--no-collector.numa"}, "--no-collector.numa: is an unknown flag"},
       {{"-x"}, "-x: is an unknown flag"},

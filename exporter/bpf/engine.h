@@ -1,0 +1,99 @@
+// The in-kernel engine: the collectors' arithmetic runs in BPF programs on the tracepoints
+// (kmem.bpf.c), and a scrape reads their state from memory shared with the kernel. Nothing runs
+// here between scrapes, and nothing is pinned: when the process ends, in whatever way, the kernel
+// detaches the programs.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "exporter/bpf/programs.h"
+#include "exporter/collector_list.h"
+#include "exporter/config.h"
+#include "exporter/event_source.h"
+#include "exporter/tracing_error.h"
+
+struct bpf_link;
+struct bpf_program;
+struct btf;
+struct kmem_bpf;  // the skeleton that bpftool makes of kmem.bpf.c
+
+namespace kmem {
+
+// Puts an errno of a BPF operation into words. `lockdown` is the text of
+// /sys/kernel/security/lockdown, `detail` what libbpf or the verifier said, both may be empty.
+TracingError DescribeBpfFailure(int error, std::string_view operation, std::string_view lockdown,
+                                std::string_view detail);
+
+class BpfEngine : public EventSource {
+ public:
+  // Loads and attaches. `reason` says why this engine. Throws TracingError.
+  BpfEngine(const Config& config, const TraceCollectors& collectors, const ProcReader& proc,
+            std::string reason);
+  ~BpfEngine() override;
+
+  [[nodiscard]] std::string_view engine() const override { return "bpf"; }
+  [[nodiscard]] std::string_view reason() const override { return reason_; }
+  [[nodiscard]] const KernelFacts& facts() const override { return facts_; }
+  [[nodiscard]] const std::vector<std::string>& missing_events() const override {
+    return missing_events_;
+  }
+  [[nodiscard]] EventState Snapshot() override;
+
+ private:
+  // One tracepoint in use, in the order of EventState::tracepoints.
+  struct Route {
+    std::string tracepoint;
+    std::vector<std::string> programs;  // the best first
+    std::size_t mark = 0;
+    bpf_program* program = nullptr;
+    int program_fd = -1;        // attached
+    std::uint64_t skipped = 0;  // by the kernel, as it said last
+  };
+  template <class Object>
+  using Owned = std::unique_ptr<Object, void (*)(Object*)>;
+
+  void StartCompanion(const Config& config, const ProcReader& proc, const btf& kernel);
+  void ChoosePrograms(const btf& kernel, const std::vector<std::string>& wanted);
+  void CompleteFacts(const btf& kernel, const std::string& tracefs);
+  void Load();
+  bool TryToLoad(std::size_t choice, int& error);
+  void MapStates();
+  void Attach();
+
+  [[nodiscard]] kmem_bpf_cpu& Cpu(std::uint32_t cpu) const;
+  void ReadTallies();
+  void ReadMarks();
+  void AddCompanion(EventState& out);
+
+  const TraceCollectors& collectors_;
+  std::string reason_;
+  KernelFacts facts_;
+  std::vector<std::string> missing_events_;
+  std::uint32_t cpus_;  // that are possible: numbers below this
+  std::vector<Route> routes_;
+  std::vector<const BpfTally*> layout_;             // by collector; nullptr: the companion's
+  std::vector<std::vector<std::size_t>> marks_of_;  // by collector: those that write its tally
+
+  Owned<kmem_bpf> skeleton_;
+  std::byte* states_ = nullptr;  // the map kmem_cpus
+  std::size_t states_bytes_ = 0;
+  std::vector<Owned<bpf_link>> links_;
+
+  // What only a record tells (extfrag's change_ownership) comes from a tracefs instance with those
+  // rare events, where tracefs can be used.
+  TraceCollectors companion_collectors_;
+  std::unique_ptr<EventSource> companion_;
+  std::size_t companion_collector_ = 0;  // its index in collectors_
+
+  std::mutex mutex_;  // of what follows
+  EventState state_;  // as read last; its tallies are not yet settled
+  std::vector<std::byte> scratch_;
+};
+
+}  // namespace kmem

@@ -1,0 +1,239 @@
+/*
+ * The in-kernel engine's programs: one per tracepoint, which hands the tracepoint's arguments to
+ * the collectors' own arithmetic (collectors/xxx_tally.h). State and its rules: state.h.
+ *
+ * Raw tracepoints: their arguments are those of the TP_PROTO in include/trace/events/kmem.h, as
+ * numbers that nobody checks. So the loader compares the prototypes in the running kernel's BTF
+ * with those that these programs were written for (programs.cc) and loads only what fits.
+ *
+ * They run with preemption or at least migration disabled (bpf_trace_run in
+ * kernel/trace/bpf_trace.c, 5.10 to 6.18), so the CPU stays the same. An interrupt may run the
+ * program of another tracepoint in between: each writes words of its own. It may also fire the same
+ * tracepoint: then the kernel skips the program and counts that (recursion_misses, from 6.1 for raw
+ * tracepoints), or, where it does not, the mark shows it.
+ */
+#include <linux/bpf.h> /* first */
+/**/
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_helpers.h>
+#include <stdbool.h>
+
+#include "exporter/bpf/state.h"
+
+/* Tests run recorded events, which have a time of their own. */
+#ifndef KMEM_BPF_NOW_NS
+#define KMEM_BPF_NOW_NS(args) bpf_ktime_get_ns()
+#endif
+
+char LICENSE[] SEC("license") = "GPL";
+
+/* Which collectors are on: written before loading, so that the kernel drops the others' code. */
+const volatile bool kmem_wanted[KMEM_BPF_COLLECTOR_COUNT] = {};
+
+struct {
+  __uint(type, BPF_MAP_TYPE_ARRAY);
+  __uint(map_flags, BPF_F_MMAPABLE);
+  __uint(max_entries, 1); /* the loader: one per possible CPU */
+  __type(key, uint32_t);
+  __type(value, struct kmem_bpf_cpu);
+} kmem_cpus SEC(".maps");
+
+/* What is read of it, found by CO-RE; mm/slab.h and include/linux/slub_def.h, 5.10 to 6.18. */
+struct kmem_cache {
+  unsigned int size;
+  unsigned int object_size;
+} __attribute__((preserve_access_index));
+
+#define WANTED(collector) (kmem_wanted[KMEM_BPF_COLLECTOR_##collector])
+/* Readers of the marks rely on the order of stores, which x86 keeps if the compiler does. */
+#define BARRIER() asm volatile("" ::: "memory")
+
+/* A program: PROGRAM(NAME, SECTION, MARK) { ... } whose body has `args` and this CPU's state,
+ * `cpu`, and returns a verdict. */
+#define BODY(name)                                       \
+  static __always_inline enum kmem_verdict name##_count( \
+      const uint64_t* args __attribute__((unused)),      \
+      struct kmem_bpf_cpu* cpu __attribute__((unused)))
+#define PROGRAM(name, section, mark_index)                                     \
+  BODY(name);                                                                  \
+  SEC(section) int name(const uint64_t* args) {                                \
+    const uint32_t number = bpf_get_smp_processor_id();                        \
+    struct kmem_bpf_cpu* const cpu = bpf_map_lookup_elem(&kmem_cpus, &number); \
+    if (!cpu) return 0;                                                        \
+    struct kmem_bpf_mark* const mark = &cpu->marks[mark_index];                \
+    const uint64_t sequence = mark->sequence;                                  \
+    if (sequence & 1) {                                                        \
+      __sync_fetch_and_add(&mark->skipped, 1);                                 \
+      return 0;                                                                \
+    }                                                                          \
+    mark->sequence = sequence + 1;                                             \
+    BARRIER();                                                                 \
+    if (name##_count(args, cpu) != KMEM_COUNTED) mark->implausible++;          \
+    BARRIER();                                                                 \
+    mark->sequence = sequence + 2;                                             \
+    return 0;                                                                  \
+  }                                                                            \
+  BODY(name)
+
+static __always_inline struct kmem_context now(const uint64_t* args __attribute__((unused))) {
+  const struct kmem_context context = {.time_ns = KMEM_BPF_NOW_NS(args),
+                                       .cpu = bpf_get_smp_processor_id()};
+  return context;
+}
+
+/* ---- slab: (call_site, ptr, bytes_req, bytes_alloc, ...), or from 6.1 for caches (call_site, ptr,
+ * cache, ...) */
+
+static __always_inline struct slab_alloc_event slab_alloc(const uint64_t* args) {
+  const struct slab_alloc_event event = {
+      .ptr = args[1], .bytes_req = args[2], .bytes_alloc = args[3]};
+  return event;
+}
+
+PROGRAM(kmalloc, "raw_tp/kmalloc", KMEM_BPF_kmalloc) {
+  const struct slab_alloc_event event = slab_alloc(args);
+  return slab_count_kmalloc(&cpu->slab, &event, NULL);
+}
+
+PROGRAM(kmalloc_node, "raw_tp/kmalloc_node", KMEM_BPF_kmalloc_node) {
+  const struct slab_alloc_event event = slab_alloc(args);
+  return slab_count_kmalloc_node(&cpu->slab, &event, NULL);
+}
+
+PROGRAM(kmem_cache_alloc_bytes, "raw_tp/kmem_cache_alloc", KMEM_BPF_kmem_cache_alloc) {
+  const struct slab_alloc_event event = slab_alloc(args);
+  return slab_count_kmem_cache_alloc(&cpu->slab, &event, NULL);
+}
+
+PROGRAM(kmem_cache_alloc_node, "raw_tp/kmem_cache_alloc_node", KMEM_BPF_kmem_cache_alloc_node) {
+  const struct slab_alloc_event event = slab_alloc(args);
+  return slab_count_kmem_cache_alloc_node(&cpu->slab, &event, NULL);
+}
+
+/* The cache's fields by a helper: from 6.1 on any kernel, save under lockdown's confidentiality. */
+PROGRAM(kmem_cache_alloc_read, "raw_tp/kmem_cache_alloc", KMEM_BPF_kmem_cache_alloc) {
+  const struct kmem_cache* const cache = (const struct kmem_cache*)args[2];
+  struct {
+    unsigned int size;
+    unsigned int object_size;
+  } sizes = {};
+  /* They have always been neighbours: one read. */
+  if (bpf_core_field_offset(struct kmem_cache, object_size) ==
+      bpf_core_field_offset(struct kmem_cache, size) + sizeof sizes.size) {
+    bpf_core_read(&sizes, sizeof sizes, &cache->size);
+  } else {
+    bpf_core_read(&sizes.size, sizeof sizes.size, &cache->size);
+    bpf_core_read(&sizes.object_size, sizeof sizes.object_size, &cache->object_size);
+  }
+  const struct slab_alloc_event event = {
+      .ptr = args[1], .bytes_req = sizes.object_size, .bytes_alloc = sizes.size};
+  return slab_count_kmem_cache_alloc(&cpu->slab, &event, NULL);
+}
+
+/* The same by plain loads, where the verifier lets a BTF tracepoint read `ptr`: in 6.18 it does, in
+ * 6.12 not yet. */
+PROGRAM(kmem_cache_alloc_load, "tp_btf/kmem_cache_alloc", KMEM_BPF_kmem_cache_alloc) {
+  const struct kmem_cache* const cache = (const struct kmem_cache*)args[2];
+  const struct slab_alloc_event event = {
+      .ptr = args[1], .bytes_req = cache->object_size, .bytes_alloc = cache->size};
+  return slab_count_kmem_cache_alloc(&cpu->slab, &event, NULL);
+}
+
+PROGRAM(kfree, "raw_tp/kfree", KMEM_BPF_kfree) { /* (call_site, ptr) */
+  const struct slab_free_event event = {.ptr = args[1]};
+  return slab_count_kfree(&cpu->slab, &event, NULL);
+}
+
+PROGRAM(kmem_cache_free, "raw_tp/kmem_cache_free", KMEM_BPF_kmem_cache_free) { /* the same, ... */
+  const struct slab_free_event event = {.ptr = args[1]};
+  return slab_count_kmem_cache_free(&cpu->slab, &event, NULL);
+}
+
+/* ---- page, pcp */
+
+PROGRAM(mm_page_alloc, "raw_tp/mm_page_alloc",
+        KMEM_BPF_mm_page_alloc) { /* (page, order, gfp, mt) */
+  enum kmem_verdict verdict = KMEM_COUNTED;
+  if (WANTED(page)) {
+    const struct page_alloc_event event = {.pfn = args[0] ? 0 : PAGE_NO_PFN,
+                                           .gfp_flags = (uint32_t)args[2],
+                                           .order = (uint32_t)args[1],
+                                           .migratetype = (int32_t)args[3]};
+    verdict = page_count_alloc(&cpu->page, &event, NULL);
+  }
+  if (WANTED(pcp)) pcp_count_page_alloc(&cpu->pcp, NULL);
+  return verdict;
+}
+
+static __always_inline enum kmem_verdict zone_locked(const uint64_t* args, struct kmem_bpf_cpu* cpu,
+                                                     int32_t percpu_refill) {
+  const struct page_zone_locked_event event = {
+      .order = (uint32_t)args[1], .migratetype = (int32_t)args[2], .percpu_refill = percpu_refill};
+  enum kmem_verdict verdict = KMEM_COUNTED;
+  if (WANTED(page)) verdict = page_count_zone_locked(&cpu->page, &event, NULL);
+  if (WANTED(pcp)) {
+    const struct kmem_context context = now(args);
+    if (pcp_count_zone_locked(&cpu->pcp, &event, &context) != KMEM_COUNTED) {
+      verdict = KMEM_IMPLAUSIBLE;
+    }
+  }
+  return verdict;
+}
+
+/* (page, order, migratetype), from 6.1 (..., percpu_refill) */
+PROGRAM(mm_page_alloc_zone_locked, "raw_tp/mm_page_alloc_zone_locked",
+        KMEM_BPF_mm_page_alloc_zone_locked) {
+  return zone_locked(args, cpu, (int32_t)args[3]);
+}
+
+PROGRAM(mm_page_alloc_zone_locked_no_refill, "raw_tp/mm_page_alloc_zone_locked",
+        KMEM_BPF_mm_page_alloc_zone_locked) {
+  return zone_locked(args, cpu, -1);
+}
+
+PROGRAM(mm_page_free, "raw_tp/mm_page_free", KMEM_BPF_mm_page_free) { /* (page, order) */
+  enum kmem_verdict verdict = KMEM_COUNTED;
+  if (WANTED(page)) {
+    const struct page_free_event event = {.order = (uint32_t)args[1]};
+    verdict = page_count_free(&cpu->page, &event, NULL);
+  }
+  if (WANTED(pcp)) pcp_count_page_free(&cpu->pcp, NULL);
+  return verdict;
+}
+
+PROGRAM(mm_page_free_batched, "raw_tp/mm_page_free_batched", KMEM_BPF_mm_page_free_batched) {
+  return page_count_free_batched(&cpu->page, NULL);
+}
+
+/* (page, order, migratetype) */
+PROGRAM(mm_page_pcpu_drain, "raw_tp/mm_page_pcpu_drain", KMEM_BPF_mm_page_pcpu_drain) {
+  const struct pcp_drain_event event = {.order = (uint32_t)args[1]};
+  const struct kmem_context context = now(args);
+  return pcp_count_drain(&cpu->pcp, &event, &context);
+}
+
+/* ---- extfrag: (page, alloc_order, fallback_order, alloc_migratetype, fallback_migratetype);
+ * whether the pageblock changed its owner is computed for the record only
+ * (include/trace/events/kmem.h). */
+
+PROGRAM(mm_page_alloc_extfrag, "raw_tp/mm_page_alloc_extfrag", KMEM_BPF_mm_page_alloc_extfrag) {
+  const struct extfrag_event event = {.alloc_order = (int32_t)args[1],
+                                      .fallback_order = (int32_t)args[2],
+                                      .alloc_migratetype = (int32_t)args[3],
+                                      .fallback_migratetype = (int32_t)args[4],
+                                      .change_ownership = EXTFRAG_OWNERSHIP_UNKNOWN};
+  return extfrag_count(&cpu->extfrag, &event, NULL);
+}
+
+/* ---- tracepoints that are only counted */
+
+#define EXTRA(number) \
+  PROGRAM(kmem_extra_##number, "raw_tp", KMEM_BPF_EXTRA + (number)) { return KMEM_COUNTED; }
+EXTRA(0)
+EXTRA(1)
+EXTRA(2)
+EXTRA(3)
+EXTRA(4)
+EXTRA(5)
+EXTRA(6)
+EXTRA(7)
