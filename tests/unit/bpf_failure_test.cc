@@ -1,0 +1,58 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cerrno>
+
+#include "exporter/bpf/engine.h"
+
+namespace kmem {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::Not;
+using ::testing::StartsWith;
+
+constexpr const char* kNoLockdown = "[none] integrity confidentiality\n";
+constexpr const char* kConfidentiality = "none integrity [confidentiality]\n";
+
+TracingError Described(int error, const char* lockdown = kNoLockdown, const char* detail = "") {
+  TracingError described = DescribeBpfFailure(error, "loading the programs", lockdown, detail);
+  EXPECT_THAT(described.what(),
+              AllOf(StartsWith("bpf: loading the programs: "), Not(HasSubstr("\n"))));
+  return described;
+}
+
+TEST(BpfFailureTest, NotPermittedNamesTheCapabilities) {
+  const TracingError described = Described(EPERM);
+  EXPECT_EQ(described.problem(), TracingProblem::kNotPermitted);
+  EXPECT_THAT(described.what(),
+              AllOf(HasSubstr("CAP_BPF"), HasSubstr("CAP_PERFMON"), HasSubstr("seccomp")));
+}
+
+TEST(BpfFailureTest, AKernelWithoutBpfIsAbsence) {
+  EXPECT_EQ(Described(ENOSYS).problem(), TracingProblem::kAbsent);
+}
+
+TEST(BpfFailureTest, ConfidentialityLockdownIsAStateOfItsOwnWhateverTheVerifierSays) {
+  const TracingError described =
+      Described(EINVAL, kConfidentiality, "unknown func bpf_probe_read_kernel#113");
+  EXPECT_EQ(described.problem(), TracingProblem::kLockedDown);
+  EXPECT_THAT(described.what(), AllOf(HasSubstr("lockdown"), HasSubstr("bpf_probe_read_kernel")));
+  EXPECT_EQ(Described(EPERM, kConfidentiality).problem(), TracingProblem::kLockedDown);
+}
+
+TEST(BpfFailureTest, WhatTheVerifierSaysIsInTheLine) {
+  const TracingError described = Described(EACCES, kNoLockdown, "R8 unbounded memory access");
+  EXPECT_EQ(described.problem(), TracingProblem::kFailed);
+  EXPECT_THAT(described.what(), HasSubstr("R8 unbounded memory access"));
+}
+
+TEST(BpfFailureTest, OtherErrorsAreInTheirWords) {
+  const TracingError described = Described(ENOMEM);
+  EXPECT_EQ(described.problem(), TracingProblem::kFailed);
+  EXPECT_THAT(described.what(), HasSubstr("Cannot allocate memory"));
+}
+
+}  // namespace
+}  // namespace kmem

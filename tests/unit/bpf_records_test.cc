@@ -1,0 +1,293 @@
+// The collectors' arithmetic in the kernel and here gives the same state: recorded events are run
+// through the BPF programs (BPF_PROG_TEST_RUN) and through the dispatcher, and every word compared.
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "dispatch_rig.h"
+#include "exporter/bpf/programs.h"
+// kmem.bpf.c with the time as its twelfth argument.
+#include "kmem_bpf_timed.skel.h"
+
+namespace kmem {
+namespace {
+
+constexpr std::size_t kArguments = 12;
+constexpr std::size_t kTime = kArguments - 1;
+using Arguments = std::array<std::uint64_t, kArguments>;
+
+// Of a tracepoint: the record's fields in the order of its arguments; "" is one that no program
+// reads. And the program.
+struct Source {
+  const char* program;
+  std::vector<const char*> fields;
+};
+
+std::map<std::string, Source> SourcesOf(bool has_refill) {
+  const std::vector<const char*> allocation{"", "ptr", "bytes_req", "bytes_alloc"};
+  const std::vector<const char*> extfrag{"pfn", "alloc_order", "fallback_order",
+                                         "alloc_migratetype", "fallback_migratetype"};
+  std::vector<const char*> zone_locked{"pfn", "order", "migratetype"};
+  if (has_refill) zone_locked.push_back("percpu_refill");
+  return {
+      {"kmalloc", {"kmalloc", allocation}},
+      {"kmalloc_node", {"kmalloc_node", allocation}},
+      {"kmem_cache_alloc", {"kmem_cache_alloc_bytes", allocation}},
+      {"kmem_cache_alloc_node", {"kmem_cache_alloc_node", allocation}},
+      {"kfree", {"kfree", {"", "ptr"}}},
+      {"kmem_cache_free", {"kmem_cache_free", {"", "ptr"}}},
+      {"mm_page_alloc", {"mm_page_alloc", {"pfn", "order", "gfp_flags", "migratetype"}}},
+      {"mm_page_alloc_zone_locked",
+       {has_refill ? "mm_page_alloc_zone_locked" : "mm_page_alloc_zone_locked_no_refill",
+        zone_locked}},
+      {"mm_page_free", {"mm_page_free", {"pfn", "order"}}},
+      {"mm_page_free_batched", {"mm_page_free_batched", {"pfn"}}},
+      {"mm_page_pcpu_drain", {"mm_page_pcpu_drain", {"pfn", "order", "migratetype"}}},
+      {"mm_page_alloc_extfrag", {"mm_page_alloc_extfrag", extfrag}},
+  };
+}
+
+// All programs, loaded and attached to nothing; they are run on CPU 0.
+class Programs {
+ public:
+  Programs(const TraceCollectors& collectors, const KernelFacts& facts) {
+    if (skeleton_ == nullptr) throw std::runtime_error("the programs can't be opened");
+    for (bool& wanted : skeleton_->rodata->kmem_wanted) wanted = true;
+    bpf_map__set_max_entries(skeleton_->maps.kmem_cpus,
+                             static_cast<std::uint32_t>(libbpf_num_possible_cpus()));
+    // These are for a live kernel's struct kmem_cache.
+    bpf_program__set_autoload(skeleton_->progs.kmem_cache_alloc_load, false);
+    bpf_program__set_autoload(skeleton_->progs.kmem_cache_alloc_read, false);
+    error_ = kmem_bpf_timed__load(skeleton_.get());
+    if (error_ != 0) return;
+    void* const states = mmap(nullptr, sizeof(kmem_bpf_cpu), PROT_READ | PROT_WRITE, MAP_SHARED,
+                              bpf_map__fd(skeleton_->maps.kmem_cpus), 0);
+    if (states == MAP_FAILED) throw std::runtime_error("the state can't be mapped");
+    cpu_ = static_cast<kmem_bpf_cpu*>(states);
+    for (std::size_t i = 0; i < collectors.size(); ++i) {
+      collectors[i]->Init(Tally(*collectors[i]), facts);
+    }
+  }
+  Programs(const Programs&) = delete;
+  Programs& operator=(const Programs&) = delete;
+  ~Programs() {
+    if (cpu_ != nullptr) munmap(cpu_, sizeof *cpu_);
+  }
+
+  [[nodiscard]] int error() const { return error_; }
+  [[nodiscard]] const kmem_bpf_cpu& cpu() const { return *cpu_; }
+  [[nodiscard]] kmem_bpf_cpu& cpu() { return *cpu_; }
+  [[nodiscard]] std::byte* Tally(const TraceCollector& collector) {
+    const auto part = std::ranges::find(kBpfTallies, collector.name(), &BpfTally::collector);
+    return reinterpret_cast<std::byte*>(cpu_) + part->offset;
+  }
+  void Run(const char* program, const Arguments& arguments) {
+    const bpf_program* found = bpf_object__find_program_by_name(skeleton_->obj, program);
+    ASSERT_NE(found, nullptr) << program;
+    bpf_test_run_opts options{};
+    options.sz = sizeof options;
+    options.ctx_in = arguments.data();
+    options.ctx_size_in = sizeof arguments;
+    options.flags = BPF_F_TEST_RUN_ON_CPU;
+    ASSERT_EQ(bpf_prog_test_run_opts(bpf_program__fd(found), &options), 0)
+        << program << ": " << std::strerror(errno);
+  }
+
+ private:
+  std::unique_ptr<kmem_bpf_timed, void (*)(kmem_bpf_timed*)> skeleton_{kmem_bpf_timed__open(),
+                                                                       &kmem_bpf_timed__destroy};
+  int error_ = 0;
+  kmem_bpf_cpu* cpu_ = nullptr;
+};
+
+class BpfRecordsTest : public ::testing::TestWithParam<std::string> {
+ protected:
+  static void SetUpTestSuite() { libbpf_set_print(nullptr); }
+};
+
+// Runs every record of the page through the program of its tracepoint.
+class Replay {
+ public:
+  Replay(const std::string& kernel, const Formats& formats, Programs& programs)
+      : programs_(programs) {
+    const bool has_refill =
+        FormatText(kernel, "mm_page_alloc_zone_locked").find("int percpu_refill;") !=
+        std::string::npos;
+    for (const auto& [event, source] : SourcesOf(has_refill)) {
+      if (!formats.Has(event)) continue;
+      Bound bound{source, {}};
+      for (const char* field : source.fields) {
+        const FieldSpec spec{field, true, 0};
+        bound.fields.push_back(*field == '\0' ? BoundField{}
+                                              : formats.Bind(event, std::span(&spec, 1)).fields[0]);
+      }
+      events_[formats.Id(event)] = std::move(bound);
+    }
+  }
+
+  void OnRecord(std::uint64_t time, const std::byte* record) {
+    std::uint16_t id = 0;
+    std::memcpy(&id, record, sizeof id);
+    const auto found = events_.find(id);
+    if (found == events_.end()) return;
+    const Bound& event = found->second;
+    Arguments arguments{};
+    arguments[kTime] = time;
+    for (std::size_t i = 0; i < event.fields.size(); ++i) {
+      arguments[i] = LoadField(record, event.fields[i]);
+    }
+    // The argument is a struct page: NULL where the allocation failed. pfn 0 is one, too.
+    if (event.source.fields[0] == std::string_view("pfn")) {
+      arguments[0] = arguments[0] == PAGE_NO_PFN ? 0 : 1;
+    }
+    programs_.Run(event.source.program, arguments);
+    ++events;
+  }
+
+  std::uint64_t events = 0;
+
+ private:
+  struct Bound {
+    Source source;
+    std::vector<BoundField> fields;
+  };
+  Programs& programs_;
+  std::map<std::uint16_t, Bound> events_;
+};
+
+// The programs are not told whether the pageblock changed its owner.
+void ForgetOwnership(extfrag_tally& tally) {
+  for (auto& alloc : tally.counts.events) {
+    for (auto& fallback : alloc) {
+      for (auto& fragmenting : fallback) {
+        fragmenting[EXTFRAG_OWNERSHIP_UNKNOWN] += fragmenting[0] + fragmenting[1];
+        fragmenting[0] = fragmenting[1] = 0;
+      }
+    }
+  }
+}
+
+TEST_P(BpfRecordsTest, TheProgramsAndTheDispatcherGiveTheSameState) {
+  for (const char* file : {"cpu0.raw", "cpu1.raw"}) {
+    SCOPED_TRACE(file);
+    DispatchRig rig(GetParam(), 1);
+    Programs programs(rig.collectors(), rig.facts());
+    if (programs.error() == -EPERM) GTEST_SKIP() << "no permission to load BPF programs";
+    ASSERT_EQ(programs.error(), 0) << std::strerror(-programs.error());
+    Replay replay(GetParam(), rig.formats(), programs);
+    for (const HeapPage& page : ReadPages(GetParam(), file)) {
+      rig.OnPage(0, page);
+      WalkPage(page.bytes(), {},
+               [&](std::uint64_t time, const std::byte* record, std::uint32_t /*length*/) {
+                 replay.OnRecord(time, record);
+               });
+    }
+    EXPECT_EQ(replay.events, rig.AllEventsRead());
+    EXPECT_GE(replay.events, 100U);
+    for (std::size_t i = 0; i < rig.collectors().size(); ++i) {
+      const TraceCollector& collector = *rig.collectors()[i];
+      std::byte* const here = rig.state().tallies[i].At(0);
+      std::byte* const kernel = programs.Tally(collector);
+      if (collector.name() == "extfrag") ForgetOwnership(*reinterpret_cast<extfrag_tally*>(here));
+      EXPECT_EQ(std::memcmp(here, kernel, collector.tally_bytes()), 0) << collector.name();
+    }
+    for (std::size_t mark = 0; mark < kBpfTracepoints.size(); ++mark) {
+      const kmem_bpf_mark& is = programs.cpu().marks[mark];
+      EXPECT_EQ(is.sequence, 2 * rig.EventsRead(std::string(kBpfTracepoints[mark])))
+          << kBpfTracepoints[mark];
+      EXPECT_EQ(is.skipped, 0U);
+      EXPECT_EQ(is.implausible, 0U);
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Kernels, BpfRecordsTest, ::testing::ValuesIn(RecordedKernels()),
+                         KernelTestName);
+
+class BpfProgramTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    libbpf_set_print(nullptr);
+    programs_ = std::make_unique<Programs>(collectors_, KernelFacts{});
+    if (programs_->error() == -EPERM) GTEST_SKIP() << "no permission to load BPF programs";
+    ASSERT_EQ(programs_->error(), 0);
+  }
+  TraceCollectors collectors_ = MakeTraceCollectors({});
+  std::unique_ptr<Programs> programs_;
+};
+
+TEST_F(BpfProgramTest, AnEventThatComesWhileItsProgramIsAtWorkIsCountedAsSkipped) {
+  kmem_bpf_mark& mark = programs_->cpu().marks[KMEM_BPF_kfree];
+  mark.sequence = 5;
+  programs_->Run("kfree", {0, 0x1000});
+  programs_->Run("kfree", {0, 0x1000});
+  EXPECT_EQ(mark.skipped, 2U);
+  EXPECT_EQ(mark.sequence, 5U);
+  EXPECT_EQ(programs_->cpu().slab.kfree, 0U);
+  // Another tracepoint's program interrupts it and counts.
+  programs_->Run("kmem_cache_free", {0, 0x1000});
+  EXPECT_EQ(programs_->cpu().slab.kmem_cache_free, 1U);
+  mark.sequence = 6;
+  programs_->Run("kfree", {0, 0x1000});
+  EXPECT_EQ(mark.sequence, 8U);
+  EXPECT_EQ(programs_->cpu().slab.kfree, 1U);
+}
+
+TEST_F(BpfProgramTest, WhatNoKernelPassesIsCountedAsImplausibleAndChangesNothing) {
+  const kmem_bpf_cpu before = programs_->cpu();
+  const std::uint64_t wild = 0xFFFF'FFFF'FFFF'FFFF;
+  programs_->Run("kmalloc", {0, 0x1000, 64, 32});
+  programs_->Run("mm_page_alloc", {1, 16, 0, 0});
+  programs_->Run("mm_page_alloc", {1, 0, 0, 8});
+  programs_->Run("mm_page_alloc", {1, 0, 0, wild});
+  programs_->Run("mm_page_alloc_zone_locked", {1, wild, 0, 1});
+  programs_->Run("mm_page_free", {1, wild});
+  programs_->Run("mm_page_pcpu_drain", {1, 16, 0});
+  for (std::size_t at = 1; at < 5; ++at) {
+    Arguments arguments{1, 0, 0, 0, 1};
+    arguments[at] = wild;
+    programs_->Run("mm_page_alloc_extfrag", arguments);
+  }
+  const kmem_bpf_cpu& after = programs_->cpu();
+  EXPECT_EQ(after.marks[KMEM_BPF_kmalloc].implausible, 1U);
+  EXPECT_EQ(after.marks[KMEM_BPF_mm_page_alloc].implausible, 3U);
+  EXPECT_EQ(after.marks[KMEM_BPF_mm_page_alloc_zone_locked].implausible, 1U);
+  EXPECT_EQ(after.marks[KMEM_BPF_mm_page_free].implausible, 1U);
+  EXPECT_EQ(after.marks[KMEM_BPF_mm_page_pcpu_drain].implausible, 1U);
+  EXPECT_EQ(after.marks[KMEM_BPF_mm_page_alloc_extfrag].implausible, 4U);
+  EXPECT_EQ(std::memcmp(&before.slab, &after.slab, sizeof before.slab), 0);
+  EXPECT_EQ(std::memcmp(&before.page, &after.page, sizeof before.page), 0);
+  EXPECT_EQ(std::memcmp(&before.extfrag, &after.extfrag, sizeof before.extfrag), 0);
+}
+
+// Sizes whose buckets come from the table and from the logarithm, on both sides of each bound.
+TEST_F(BpfProgramTest, EverySizeFallsIntoTheBucketThatItFallsIntoHere) {
+  slab_tally here{};
+  std::vector<std::uint64_t> sizes{0, UINT64_C(1) << 40};
+  for (std::uint64_t bound = 1; bound <= 8 << 20; bound *= 2) {
+    for (const std::uint64_t size : {bound - 1, bound, bound + 1, bound + bound / 2}) {
+      sizes.push_back(size);
+    }
+  }
+  for (std::uint64_t size = 0; size <= 1100; size += 4) sizes.push_back(size);
+  for (const std::uint64_t size : sizes) {
+    const slab_alloc_event event{.ptr = 0x1000, .bytes_req = size, .bytes_alloc = 3 * size};
+    slab_count_kmalloc(&here, &event, nullptr);
+    programs_->Run("kmalloc", {0, event.ptr, event.bytes_req, event.bytes_alloc});
+  }
+  EXPECT_EQ(std::memcmp(&here, &programs_->cpu().slab, sizeof here), 0);
+}
+
+}  // namespace
+}  // namespace kmem
