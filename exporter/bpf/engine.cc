@@ -5,10 +5,8 @@
 #include <bpf/libbpf.h>
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 #include <spdlog/spdlog.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -23,21 +21,14 @@
 #include "exporter/bpf/state_reader.h"
 #include "exporter/kernel_facts.h"
 #include "exporter/read_file.h"
-#include "exporter/tracefs/engine.h"
 #include "exporter/tracefs/format.h"
+#include "exporter/tracefs/instance.h"
 #include "kmem_bpf.skel.h"
 
 namespace kmem {
 namespace {
 
 constexpr std::size_t kMaxTextBytes = 64 << 10;
-constexpr std::size_t kMaxComplaintBytes = 1 << 20;
-// The programs of this collector's tracepoint do not see all of it: change_ownership is computed
-// when the record is written, and no argument.
-constexpr std::string_view kCompanionCollector = "extfrag";
-// Its events are rare.
-constexpr std::uint32_t kCompanionBufferKb = 128;
-constexpr std::uint32_t kCompanionSleepMs = 1000;
 // An event whose time was taken before a scrape's is in the state by so much later.
 constexpr std::uint64_t kInFlightNs = 20'000;
 
@@ -64,61 +55,12 @@ std::uint32_t PossibleCpus() {
   return static_cast<std::uint32_t>(std::max(1L, sysconf(_SC_NPROCESSORS_CONF)));
 }
 
-// What libbpf says while something is done; it has one printer for the whole process, and only the
-// main thread loads.
-class Complaints {
- public:
-  Complaints() { libbpf_set_print(&Print); }
-  Complaints(const Complaints&) = delete;
-  Complaints& operator=(const Complaints&) = delete;
-  ~Complaints() {
-    libbpf_set_print(nullptr);
-    Forget();
-  }
-
-  static void Forget() { Text().clear(); }
-
-  // The verifier's verdict, or libbpf's first word on it.
-  [[nodiscard]] static std::string Essence() {
-    std::string_view verdict;
-    std::string_view first;
-    for (std::string_view rest = Text(); !rest.empty();) {
-      const std::string_view line = rest.substr(0, rest.find('\n'));
-      rest.remove_prefix(std::min(rest.size(), line.size() + 1));
-      if (line.starts_with("processed ") && !verdict.empty()) return std::string(verdict);
-      if (line.starts_with("libbpf: ") && first.empty()) first = line.substr(8);
-      if (!line.empty()) verdict = line;
-    }
-    return std::string(first);
-  }
-
- private:
-  static std::string& Text() {
-    static std::string text;
-    return text;
-  }
-  // NOLINTNEXTLINE(cert-dcl50-cpp): libbpf's type
-  static int Print(libbpf_print_level level, const char* format, va_list arguments) {
-    if (level == LIBBPF_DEBUG || Text().size() > kMaxComplaintBytes) return 0;
-    char* line = nullptr;
-    const int length = vasprintf(&line, format, arguments);
-    if (length > 0) Text().append(line, static_cast<std::size_t>(length));
-    if (length >= 0) free(line);  // NOLINT(cppcoreguidelines-no-malloc): vasprintf's
-    return length;
-  }
-};
-
 // Events for which the kernel did not run the program, because they interrupted it.
 std::optional<std::uint64_t> SkippedByKernel(int program_fd) {
   bpf_prog_info info{};
   std::uint32_t length = sizeof info;
   if (bpf_obj_get_info_by_fd(program_fd, &info, &length) != 0) return std::nullopt;
   return info.recursion_misses;
-}
-
-[[noreturn]] void Fail(int error, std::string_view operation) {
-  throw DescribeBpfFailure(error, operation, ReadText("/sys/kernel/security/lockdown"),
-                           Complaints::Essence());
 }
 
 std::unique_ptr<btf, void (*)(btf*)> LoadKernelBtf() {
@@ -134,33 +76,6 @@ std::unique_ptr<btf, void (*)(btf*)> LoadKernelBtf() {
 
 }  // namespace
 
-TracingError DescribeBpfFailure(int error, std::string_view operation, std::string_view lockdown,
-                                std::string_view detail) {
-  const std::string what = fmt::format("bpf: {}: {}{}{}", operation, std::strerror(error),
-                                       detail.empty() ? "" : ": ", detail);
-  if (lockdown.find("[confidentiality]") != std::string_view::npos) {
-    return {TracingProblem::kLockedDown,
-            what +
-                "; the kernel's lockdown (confidentiality) forbids it; boot with "
-                "lockdown=integrity or none"};
-  }
-  if (error == ENOSYS) {
-    return {TracingProblem::kAbsent, what + "; this kernel was built without CONFIG_BPF_SYSCALL"};
-  }
-  if (error != EPERM) return {TracingProblem::kFailed, what};
-  rlimit limit{};
-  getrlimit(RLIMIT_MEMLOCK, &limit);
-  const std::string memlock =
-      limit.rlim_cur == RLIM_INFINITY
-          ? ""
-          : fmt::format("; kernels before 5.11 also want RLIMIT_MEMLOCK raised, it is {} KiB",
-                        limit.rlim_cur / 1024);
-  return {TracingProblem::kNotPermitted,
-          fmt::format("{}; needs CAP_BPF and CAP_PERFMON, and a seccomp profile that lets bpf(2) "
-                      "pass{}",
-                      what, memlock)};
-}
-
 BpfEngine::BpfEngine(const Config& config, const TraceCollectors& collectors,
                      const ProcReader& proc, std::string reason)
     : collectors_(collectors),
@@ -168,7 +83,7 @@ BpfEngine::BpfEngine(const Config& config, const TraceCollectors& collectors,
       facts_(ReadKernelFacts(proc)),
       cpus_(PossibleCpus()),
       skeleton_(nullptr, &kmem_bpf__destroy) {
-  const Complaints complaints;
+  LibbpfLog log;
   const auto kernel = LoadKernelBtf();
   for (const auto& collector : collectors) {
     const auto part = std::ranges::find(kBpfTallies, collector->name(), &BpfTally::collector);
@@ -177,39 +92,31 @@ BpfEngine::BpfEngine(const Config& config, const TraceCollectors& collectors,
   StartCompanion(config, proc, *kernel);
   ChoosePrograms(*kernel, WantedEvents(collectors, config.extra_events));
   CompleteFacts(*kernel, config.paths.tracefs);
-  Load();
-  MapStates();
-  Attach();
-}
-
-BpfEngine::~BpfEngine() {
-  links_.clear();
-  if (states_ != nullptr) munmap(states_, states_bytes_);
+  Load(log);
+  MapStates(log);
+  Attach(log);
 }
 
 void BpfEngine::StartCompanion(const Config& config, const ProcReader& proc, const btf& kernel) {
-  const auto at = std::ranges::find(collectors_, kCompanionCollector,
+  const auto at = std::ranges::find(collectors_, Companion::kCollector,
                                     [](const auto& collector) { return collector->name(); });
-  if (at == collectors_.end()) return;
-  const bool fires = std::ranges::any_of((*at)->events(), [&](const EventSpec& event) {
-    return TracepointPrototype(kernel, event.name).has_value();
-  });
-  if (!fires) return;
-  companion_collector_ = static_cast<std::size_t>(at - collectors_.begin());
-  Config small = config;
-  small.extra_events.clear();
-  small.tracefs.buffer_size_kb = std::min(small.tracefs.buffer_size_kb, kCompanionBufferKb);
-  small.tracefs.drain_interval_ms = std::max(small.tracefs.drain_interval_ms, kCompanionSleepMs);
-  small.collectors = CollectorsConfig{
-      .slab = false, .page = false, .pcp = false, .fragmentation = false, .compaction = false};
-  companion_collectors_ = MakeTraceCollectors(small.collectors);
+  const bool wanted =
+      at != collectors_.end() && std::ranges::any_of((*at)->events(), [&](const EventSpec& event) {
+        return TracepointPrototype(kernel, event.name).has_value();
+      });
   try {
-    companion_ = std::make_unique<TracefsEngine>(small, companion_collectors_, proc, reason_);
+    if (!wanted) {  // but what a killed exporter left is to go
+      Instance::RemoveStale(config.paths.tracefs, config.tracefs.instance);
+      return;
+    }
+    companion_ = std::make_unique<Companion>(config, proc, reason_);
+    companion_collector_ = static_cast<std::size_t>(at - collectors_.begin());
     layout_[companion_collector_] = nullptr;
   } catch (const TracingError& error) {
+    if (!wanted) return;
     facts_.change_ownership_told = false;
     spdlog::info("{}: change_ownership is unknown, because it needs tracefs: {}",
-                 kCompanionCollector, error.what());
+                 Companion::kCollector, error.what());
   }
 }
 
@@ -224,18 +131,14 @@ void BpfEngine::ChoosePrograms(const btf& kernel, const std::vector<std::string>
     Route route;
     route.tracepoint = tracepoint;
     const auto known = std::ranges::find(kBpfTracepoints, tracepoint);
-    const bool has_record =
-        companion_ != nullptr && std::ranges::count(companion_collectors_.front()->events(),
-                                                    tracepoint, &EventSpec::name) != 0;
-    if (has_record) {
-      // No program: it is counted where its record is read.
+    if (companion_ != nullptr && companion_->Counts(tracepoint)) {
+      // It needs no program.
     } else if (known != kBpfTracepoints.end()) {
       route.mark = static_cast<std::size_t>(known - kBpfTracepoints.begin());
       route.programs = ProgramsFor(tracepoint, *prototype);
       if (route.programs.empty()) {
         spdlog::error(
-            "tracepoint not used: {}: this kernel passes other arguments than are known: "
-            "{}",
+            "tracepoint not used: {}: this kernel passes other arguments than are known: {}",
             tracepoint, *prototype);
       }
     } else if (extras < KMEM_BPF_EXTRAS) {
@@ -263,20 +166,21 @@ void BpfEngine::CompleteFacts(const btf& kernel, const std::string& tracefs) {
   }
 }
 
-void BpfEngine::Load() {
+void BpfEngine::Load(LibbpfLog& log) {
   std::size_t choices = 1;
   for (const Route& route : routes_) choices = std::max(choices, route.programs.size());
   int error = 0;
   for (std::size_t choice = 0; choice < choices; ++choice) {
-    if (TryToLoad(choice, error)) return;
+    log.Clear();
+    error = TryToLoad(choice);
+    if (error == 0) return;
   }
-  Fail(error, "loading the programs");
+  log.Fail(error, "loading the programs");
 }
 
-bool BpfEngine::TryToLoad(std::size_t choice, int& error) {
-  Complaints::Forget();
+int BpfEngine::TryToLoad(std::size_t choice) {
   skeleton_.reset(kmem_bpf__open());
-  if (skeleton_ == nullptr) Fail(errno, "opening the programs");
+  if (skeleton_ == nullptr) return errno;
   bpf_program* program = nullptr;
   bpf_object__for_each_program(program, skeleton_->obj) bpf_program__set_autoload(program, false);
   for (Route& route : routes_) {
@@ -289,19 +193,19 @@ bool BpfEngine::TryToLoad(std::size_t choice, int& error) {
     if (part != nullptr) skeleton_->rodata->kmem_wanted[part->wanted] = true;
   }
   bpf_map__set_max_entries(skeleton_->maps.kmem_cpus, cpus_);
-  error = -kmem_bpf__load(skeleton_.get());
-  return error == 0;
+  return -kmem_bpf__load(skeleton_.get());
 }
 
-void BpfEngine::MapStates() {
+void BpfEngine::MapStates(const LibbpfLog& log) {
   // As the kernel rounds it: array_map_mmap() and bpf_array_alloc_size(), kernel/bpf/arraymap.c.
   const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
-  states_bytes_ = (cpus_ * sizeof(kmem_bpf_cpu) + page - 1) / page * page;
-  void* const states = mmap(nullptr, states_bytes_, PROT_READ | PROT_WRITE, MAP_SHARED,
+  const std::size_t bytes = (cpus_ * sizeof(kmem_bpf_cpu) + page - 1) / page * page;
+  void* const states = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED,
                             bpf_map__fd(skeleton_->maps.kmem_cpus), 0);
-  if (states == MAP_FAILED) Fail(errno, "mapping the programs' state");
-  states_ = static_cast<std::byte*>(states);
-  state_.buffer_bytes = states_bytes_;
+  if (states == MAP_FAILED) log.Fail(errno, "mapping the programs' state");
+  states_ = {static_cast<kmem_bpf_cpu*>(states),
+             [bytes](kmem_bpf_cpu* old) { munmap(old, bytes); }};
+  state_.buffer_bytes = bytes;
   state_.cpus.resize(cpus_);
   for (CpuCounts& cpu : state_.cpus) cpu.events.resize(routes_.size());
   for (std::size_t i = 0; i < collectors_.size(); ++i) {
@@ -313,10 +217,10 @@ void BpfEngine::MapStates() {
       collectors_[i]->Init(tally, facts_);
     }
   }
-  mprotect(states_, states_bytes_, PROT_READ);  // from now on the kernel's alone
+  mprotect(states, bytes, PROT_READ);  // from now on the kernel's alone
 }
 
-void BpfEngine::Attach() {
+void BpfEngine::Attach(const LibbpfLog& log) {
   int error = 0;
   for (std::size_t i = 0; i < routes_.size(); ++i) {
     Route& route = routes_[i];
@@ -337,7 +241,7 @@ void BpfEngine::Attach() {
     route.program_fd = bpf_program__fd(route.program);
   }
   if (links_.empty() && companion_ == nullptr) {
-    if (error != 0) Fail(error, "attaching the programs");
+    if (error != 0) log.Fail(error, "attaching the programs");
     throw TracingError(TracingProblem::kFailed, "bpf: no tracepoint can be used (see the log)");
   }
   for (std::size_t i = 0; i < collectors_.size(); ++i) {
@@ -351,29 +255,29 @@ void BpfEngine::Attach() {
   }
 }
 
-kmem_bpf_cpu& BpfEngine::Cpu(std::uint32_t cpu) const {
-  return reinterpret_cast<kmem_bpf_cpu*>(states_)[cpu];
-}
+kmem_bpf_cpu& BpfEngine::Cpu(std::uint32_t cpu) const { return states_.get()[cpu]; }
 
 EventState BpfEngine::Snapshot() {
+  EventState out = ReadState();
+  for (std::size_t i = 0; i < collectors_.size(); ++i) {
+    for (std::uint32_t cpu = 0; cpu < cpus_; ++cpu) {
+      collectors_[i]->Settle(out.tallies[i].At(cpu), out.taken_at_ns - kInFlightNs);
+    }
+  }
+  if (companion_ != nullptr) companion_->AddTo(out, companion_collector_);
+  return out;
+}
+
+EventState BpfEngine::ReadState() {
   const std::scoped_lock lock(mutex_);
-  const std::uint64_t begin = MonotonicNs();
+  state_.taken_at_ns = MonotonicNs();
   ReadTallies();
   ReadMarks();
-  state_.taken_at_ns = begin;
-  const double seconds = static_cast<double>(MonotonicNs() - begin) * 1e-9;
+  const double seconds = static_cast<double>(MonotonicNs() - state_.taken_at_ns) * 1e-9;
   const auto bucket = std::ranges::lower_bound(kDrainBounds, seconds) - kDrainBounds.begin();
   state_.drains[static_cast<std::size_t>(bucket)]++;
   state_.drain_seconds += seconds;
-
-  EventState out = state_;
-  for (std::size_t i = 0; i < collectors_.size(); ++i) {
-    for (std::uint32_t cpu = 0; cpu < cpus_; ++cpu) {
-      collectors_[i]->Settle(out.tallies[i].At(cpu), begin - kInFlightNs);
-    }
-  }
-  if (companion_ != nullptr) AddCompanion(out);
-  return out;
+  return state_;
 }
 
 void BpfEngine::ReadTallies() {
@@ -411,29 +315,6 @@ void BpfEngine::ReadMarks() {
     state_.tracepoints[i].skipped = skipped;
   }
   state_.record_errors[static_cast<std::size_t>(RecordError::kImplausibleValue)] = implausible;
-}
-
-void BpfEngine::AddCompanion(EventState& out) {
-  EventState other = companion_->Snapshot();
-  out.tallies[companion_collector_] = std::move(other.tallies.front());
-  out.cpus.resize(std::max(out.cpus.size(), other.cpus.size()),
-                  {.events = std::vector<std::uint64_t>(routes_.size())});
-  for (std::size_t i = 0; i < other.tracepoints.size(); ++i) {
-    const auto mine =
-        std::ranges::find(out.tracepoints, other.tracepoints[i].name, &TracepointState::name);
-    if (mine == out.tracepoints.end()) continue;
-    mine->enabled = other.tracepoints[i].enabled;
-    for (std::uint32_t cpu = 0; cpu < other.cpus.size(); ++cpu) {
-      out.cpus[cpu].events[static_cast<std::size_t>(mine - out.tracepoints.begin())] =
-          other.cpus[cpu].events[i];
-    }
-  }
-  for (std::uint32_t cpu = 0; cpu < other.cpus.size(); ++cpu)
-    out.cpus[cpu].lost = other.cpus[cpu].lost;
-  for (std::size_t i = 0; i < out.record_errors.size(); ++i)
-    out.record_errors[i] += other.record_errors[i];
-  out.interference = other.interference;
-  out.buffer_bytes += other.buffer_bytes;
 }
 
 }  // namespace kmem

@@ -5,18 +5,19 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "exporter/bpf/companion.h"
+#include "exporter/bpf/failure.h"
 #include "exporter/bpf/programs.h"
 #include "exporter/collector_list.h"
 #include "exporter/config.h"
 #include "exporter/event_source.h"
-#include "exporter/tracing_error.h"
 
 struct bpf_link;
 struct bpf_program;
@@ -25,17 +26,11 @@ struct kmem_bpf;  // the skeleton that bpftool makes of kmem.bpf.c
 
 namespace kmem {
 
-// Puts an errno of a BPF operation into words. `lockdown` is the text of
-// /sys/kernel/security/lockdown, `detail` what libbpf or the verifier said, both may be empty.
-TracingError DescribeBpfFailure(int error, std::string_view operation, std::string_view lockdown,
-                                std::string_view detail);
-
 class BpfEngine : public EventSource {
  public:
   // Loads and attaches. `reason` says why this engine. Throws TracingError.
   BpfEngine(const Config& config, const TraceCollectors& collectors, const ProcReader& proc,
             std::string reason);
-  ~BpfEngine() override;
 
   [[nodiscard]] std::string_view engine() const override { return "bpf"; }
   [[nodiscard]] std::string_view reason() const override { return reason_; }
@@ -61,15 +56,15 @@ class BpfEngine : public EventSource {
   void StartCompanion(const Config& config, const ProcReader& proc, const btf& kernel);
   void ChoosePrograms(const btf& kernel, const std::vector<std::string>& wanted);
   void CompleteFacts(const btf& kernel, const std::string& tracefs);
-  void Load();
-  bool TryToLoad(std::size_t choice, int& error);
-  void MapStates();
-  void Attach();
+  void Load(LibbpfLog& log);
+  int TryToLoad(std::size_t choice);  // 0 or an errno
+  void MapStates(const LibbpfLog& log);
+  void Attach(const LibbpfLog& log);
 
   [[nodiscard]] kmem_bpf_cpu& Cpu(std::uint32_t cpu) const;
+  EventState ReadState();
   void ReadTallies();
   void ReadMarks();
-  void AddCompanion(EventState& out);
 
   const TraceCollectors& collectors_;
   std::string reason_;
@@ -81,15 +76,12 @@ class BpfEngine : public EventSource {
   std::vector<std::vector<std::size_t>> marks_of_;  // by collector: those that write its tally
 
   Owned<kmem_bpf> skeleton_;
-  std::byte* states_ = nullptr;  // the map kmem_cpus
-  std::size_t states_bytes_ = 0;
+  // The map kmem_cpus, as long as it is mapped.
+  std::unique_ptr<kmem_bpf_cpu, std::function<void(kmem_bpf_cpu*)>> states_;
   std::vector<Owned<bpf_link>> links_;
 
-  // What only a record tells (extfrag's change_ownership) comes from a tracefs instance with those
-  // rare events, where tracefs can be used.
-  TraceCollectors companion_collectors_;
-  std::unique_ptr<EventSource> companion_;
-  std::size_t companion_collector_ = 0;  // its index in collectors_
+  std::unique_ptr<Companion> companion_;  // where tracefs can be used
+  std::size_t companion_collector_ = 0;   // its collector's index in collectors_
 
   std::mutex mutex_;  // of what follows
   EventState state_;  // as read last; its tallies are not yet settled

@@ -3,7 +3,7 @@
 
 #include <cerrno>
 
-#include "exporter/bpf/engine.h"
+#include "exporter/bpf/failure.h"
 
 namespace kmem {
 namespace {
@@ -52,6 +52,24 @@ TEST(BpfFailureTest, OtherErrorsAreInTheirWords) {
   const TracingError described = Described(ENOMEM);
   EXPECT_EQ(described.problem(), TracingProblem::kFailed);
   EXPECT_THAT(described.what(), HasSubstr("Cannot allocate memory"));
+}
+
+TEST(BpfFailureTest, OfWhatLibbpfSaysTheVerifiersVerdictCounts) {
+  const char* text =
+      "libbpf: prog 'kfree': BPF program load failed: Permission denied\n"
+      "libbpf: prog 'kfree': -- BEGIN PROG LOAD LOG --\n"
+      "0: R1=ctx(off=0,imm=0) R10=fp0\n"
+      "57: (79) r5 = *(u64 *)(r8 +16)\n"
+      "R8 unbounded memory access, make sure to bounds check any such access\n"
+      "processed 57 insns (limit 1000000) max_states_per_insn 0\n"
+      "-- END PROG LOAD LOG --\n"
+      "libbpf: failed to load object 'kmem_bpf'\n";
+  EXPECT_EQ(EssenceOfLibbpfLog(text),
+            "R8 unbounded memory access, make sure to bounds check any such access");
+  EXPECT_EQ(EssenceOfLibbpfLog("libbpf: map 'x': failed to create\nlibbpf: failed to load\n"),
+            "map 'x': failed to create");
+  EXPECT_EQ(EssenceOfLibbpfLog(""), "");
+  EXPECT_EQ(EssenceOfLibbpfLog("processed "), "");
 }
 
 }  // namespace
