@@ -190,7 +190,7 @@ int BpfEngine::TryToLoad(std::size_t choice) {
     bpf_program__set_autoload(route.program, true);
   }
   for (const BpfTally* part : layout_) {
-    if (part != nullptr) skeleton_->rodata->kmem_wanted[part->wanted] = true;
+    if (part != nullptr) skeleton_->rodata->kmem_wanted[part->wanted] = 1;
   }
   bpf_map__set_max_entries(skeleton_->maps.kmem_cpus, cpus_);
   return -kmem_bpf__load(skeleton_.get());

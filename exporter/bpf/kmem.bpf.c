@@ -16,7 +16,6 @@
 /**/
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
-#include <stdbool.h>
 
 #include "exporter/bpf/state.h"
 
@@ -28,7 +27,7 @@
 char LICENSE[] SEC("license") = "GPL";
 
 /* Which collectors are on: written before loading, so that the kernel drops the others' code. */
-const volatile bool kmem_wanted[KMEM_BPF_COLLECTOR_COUNT] = {};
+const volatile unsigned char kmem_wanted[KMEM_BPF_COLLECTOR_COUNT] = {}; /* not bool: for C++ */
 
 struct {
   __uint(type, BPF_MAP_TYPE_ARRAY);

@@ -63,7 +63,7 @@ class Programs {
  public:
   Programs(const TraceCollectors& collectors, const KernelFacts& facts) {
     if (skeleton_ == nullptr) throw std::runtime_error("the programs can't be opened");
-    for (bool& wanted : skeleton_->rodata->kmem_wanted) wanted = true;
+    for (unsigned char& wanted : skeleton_->rodata->kmem_wanted) wanted = 1;
     bpf_map__set_max_entries(skeleton_->maps.kmem_cpus,
                              static_cast<std::uint32_t>(libbpf_num_possible_cpus()));
     // These are for a live kernel's struct kmem_cache.
