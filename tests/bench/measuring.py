@@ -1,0 +1,109 @@
+"""The load by itself, and while a contender counts."""
+import os
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+
+import processes
+import tracefs
+
+ROUND_MS = 20  # several of the kernel's batches of deferred frees
+WARM_ROUNDS = 2  # switching events on or off leaves cold caches behind
+SLAB = ("kmalloc", "kmalloc_node", "kfree", "kmem_cache_alloc", "kmem_cache_alloc_node",
+        "kmem_cache_free")
+PAGE = tuple(name for name in tracefs.TRACEPOINTS if name not in SLAB)
+
+
+@dataclass
+class Phase:
+    """One stretch of the load on all its CPUs."""
+    ns: float  # per loop on the CPU: the median round, the mean of the CPUs
+    wall_ns: float  # per loop, waiting included: the mean of all rounds and CPUs
+    loops: int  # of all rounds and CPUs, the warm ones included
+
+
+class Loads:
+    """The load on some CPUs: a process on each, at rest unless it is told to run."""
+
+    def __init__(self, program, name, cpus, stack):
+        self.cpus = cpus
+        self._processes = [
+            stack.enter_context(processes.started(
+                [program, name, str(cpu), str(ROUND_MS)], [cpu],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+            for cpu in cpus]
+        for process in self._processes:
+            if process.stdout.readline() != "ready\n":
+                sys.exit("bench: the load does not start")
+
+    def run(self, rounds):
+        for process in self._processes:
+            process.stdin.write(f"{rounds + WARM_ROUNDS}\n")
+            process.stdin.flush()
+        on_cpu, wall, all_loops = [], [], 0
+        for process in self._processes:
+            numbers = [int(word) for word in process.stdout.readline().split()]
+            if not numbers:
+                sys.exit("bench: the load has ended")
+            results = list(zip(numbers[0::3], numbers[1::3], numbers[2::3]))
+            all_loops += sum(numbers[0::3])
+            results = results[WARM_ROUNDS:]
+            on_cpu.append(statistics.median((ns - waited) / loops for loops, ns, waited in results))
+            wall.append(sum(ns for _, ns, _ in results) / sum(loops for loops, _, _ in results))
+        return Phase(statistics.mean(on_cpu), statistics.mean(wall), all_loops)
+
+
+def count_events(loads):
+    """How often each event of this kernel fires per loop of the load, which runs on one CPU."""
+    events = [name for name in tracefs.TRACEPOINTS if tracefs.kernel_has(name)]
+    # A small buffer is full at once: what is dropped then is counted too.
+    instance = tracefs.Recording(f"{tracefs.NAME_PREFIX}{os.getpid()}_count", [], 64)
+    try:
+        counts = {}
+        for event in events:
+            windows = []
+            instance.write(f"events/kmem/{event}/enable", "1")
+            for _ in range(3):
+                time.sleep(0.05)  # for the deferred frees, before and after the window
+                instance.clear()
+                instance.start()
+                loops = loads.run(10).loops
+                time.sleep(0.05)
+                instance.stop()
+                windows.append(instance.events_ever(loads.cpus[0]) / loops)
+            instance.write(f"events/kmem/{event}/enable", "0")
+            counts[event] = statistics.median(windows)
+        return counts
+    finally:
+        instance.remove()
+
+
+def measure_traced(contender, loads, rounds, events_per_loop):
+    """Runs the load while the contender counts its events."""
+    contender.start()
+    try:
+        before = contender.reading()
+        phase = loads.run(rounds)
+        contender.settle()
+        after = contender.reading()
+    except BaseException:
+        contender.stop()
+        raise
+    counted, lost = contender.stop()
+    result = {"ns": phase.ns, "wall_ns": phase.wall_ns}
+    if after is not None:
+        result["reader_cpu_s"] = after.begin_cpu_s - before.end_cpu_s
+        if after.counted is not None:
+            counted, lost = after.counted - before.counted, after.lost - before.lost
+    expected = phase.loops * events_per_loop
+    if counted is not None:
+        result["counted"] = counted
+        # A few are always missing: frees that are deferred, events of a program that is busy.
+        if counted + (lost or 0) < 0.9 * expected:
+            raise processes.Skipped(f"of {expected:.0f} events it counted {counted} only")
+    if lost is not None:
+        result["lost"] = lost
+    result["events"] = counted or expected
+    return result
