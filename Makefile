@@ -1,11 +1,13 @@
 # The few commands to start from; CMake builds (CMakePresets.json), ctest tests.
 .DEFAULT_GOAL := help
-.PHONY: help deps build run test test-asan test-tsan test-e2e test-fresh test-kernels fuzz lint
+.PHONY: help deps build run test test-asan test-tsan test-e2e test-fresh test-kernels fuzz lint bench
 
 # Arguments of the program for `make run`, as in: make run ARGS=--web.listen-address=:9999
 ARGS ?=
 # The Debian release of `make test-fresh`: bookworm or trixie.
 DIST ?= bookworm
+# How often `make bench` measures each contender: 7 take about 5 minutes.
+BENCH_ROUNDS ?= 7
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -51,6 +53,11 @@ lint: ## format, clang-tidy, shellcheck, clang's warnings
 test-kernels: build ## the numbers against a second observer, in Linux 5.10 and 6.1 under QEMU
 	@deploy/install-deps kernels
 	@tests/kernels/equality 5.10 6.1
+
+# Status 77: nothing could be measured here, and it said why.
+bench: build ## what counting costs, ours and others, on the live kernel (root); BENCH_ROUNDS=7
+	@deploy/install-deps bench
+	@tests/bench/run --rounds $(BENCH_ROUNDS) || [ $$? = 77 ]
 
 fuzz: deps ## every fuzzer, FUZZ_SECONDS=20 each
 	@deploy/install-deps fuzz
