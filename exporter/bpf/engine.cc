@@ -244,11 +244,11 @@ void BpfEngine::Attach(const LibbpfLog& log) {
     if (error != 0) log.Fail(error, "attaching the programs");
     throw TracingError(TracingProblem::kFailed, "bpf: no tracepoint can be used (see the log)");
   }
-  for (std::size_t i = 0; i < collectors_.size(); ++i) {
+  for (const auto& collector : collectors_) {
     std::vector<std::size_t> marks;
     for (const Route& route : routes_) {
       const bool writes =
-          std::ranges::count(collectors_[i]->events(), route.tracepoint, &EventSpec::name) != 0;
+          std::ranges::count(collector->events(), route.tracepoint, &EventSpec::name) != 0;
       if (writes && route.program_fd >= 0) marks.push_back(route.mark);
     }
     marks_of_.push_back(std::move(marks));

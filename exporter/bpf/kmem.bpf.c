@@ -1,6 +1,6 @@
 /*
  * The in-kernel engine's programs: one per tracepoint, which hands the tracepoint's arguments to
- * the collectors' own arithmetic (collectors/xxx_tally.h). State and its rules: state.h.
+ * the collectors' own arithmetic (collectors/xxx_tally.h). State and its rules: cpu_tally.h.
  *
  * Raw tracepoints: their arguments are those of the TP_PROTO in include/trace/events/kmem.h, as
  * numbers that nobody checks. So the loader compares the prototypes in the running kernel's BTF
@@ -17,7 +17,7 @@
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 
-#include "exporter/bpf/state.h"
+#include "exporter/bpf/cpu_tally.h"
 
 /* Tests run recorded events, which have a time of their own. */
 #ifndef KMEM_BPF_NOW_NS

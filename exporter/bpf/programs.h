@@ -8,7 +8,7 @@
 #include <string_view>
 #include <vector>
 
-#include "exporter/bpf/state.h"
+#include "exporter/bpf/cpu_tally.h"
 
 namespace kmem {
 

@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <span>
 
-#include "exporter/bpf/state.h"
+#include "exporter/bpf/cpu_tally.h"
 
 namespace kmem {
 
