@@ -31,6 +31,12 @@ std::uint16_t PortOf(const kmem::HttpServer& server) {
 // Sends the bytes, says that no more will come, and reads until the server hangs up.
 void Request(std::uint16_t port, std::string_view bytes) {
   const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  // From a new address each time: thousands of connections a second use up the ports of one.
+  static std::uint32_t requests = 0;
+  sockaddr_in from{};
+  from.sin_family = AF_INET;
+  from.sin_addr.s_addr = htonl(INADDR_LOOPBACK + requests++ % 0xFFFFF0);
+  if (bind(fd, reinterpret_cast<const sockaddr*>(&from), sizeof from) != 0) std::abort();
   sockaddr_in to{};
   to.sin_family = AF_INET;
   to.sin_port = htons(port);

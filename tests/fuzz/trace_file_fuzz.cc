@@ -1,7 +1,10 @@
 // Any bytes as a trace.dat: a result or one line of error. The child that reads it may die of it.
 
+#include <pthread.h>
+#include <sanitizer/common_interface_defs.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <cstdlib>
 #include <fstream>
 #include <string_view>
@@ -28,10 +31,18 @@ class TemporaryFile {
   std::string path_;
 };
 
+// The child's death is no finding: it must not be written down as one.
+void DieAsUsual() {
+  __sanitizer_set_death_callback(nullptr);
+  for (const int number : {SIGSEGV, SIGBUS, SIGABRT, SIGILL, SIGFPE}) std::signal(number, SIG_DFL);
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   static const TemporaryFile file;
+  static const int at_fork = pthread_atfork(nullptr, nullptr, &DieAsUsual);
+  if (at_fork != 0) std::abort();
   static const kmem::TraceCollectors collectors = kmem::MakeTraceCollectors({});
   file.Write(data, size);
   try {
