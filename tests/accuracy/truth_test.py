@@ -252,29 +252,33 @@ class Pcp(Series):
         self.equal(series, 'kmem_pcp_drains_total{cpu="0"}', 1, 2)
 
 
+def run_command(files, *arguments):
+    """truth.py on these files; DIR in its arguments is where they are."""
+    with tempfile.TemporaryDirectory() as directory:
+        for name, content in files.items():
+            os.makedirs(os.path.dirname(os.path.join(directory, name)), exist_ok=True)
+            with open(os.path.join(directory, name), "w") as file:
+                file.write(content)
+        arguments = [argument.replace("DIR", directory) for argument in arguments]
+        output = io.StringIO()
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+            status = truth.main(arguments)
+    return status, output.getvalue()
+
+
 class Commands(unittest.TestCase):
     EVENTS = [line(0, 1, "kmem_cache_free", "call_site=a ptr=ffff1 name=x")] * 1000
-
-    def run_command(self, files, *arguments):
-        with tempfile.TemporaryDirectory() as directory:
-            for name, content in files.items():
-                with open(os.path.join(directory, name), "w") as file:
-                    file.write(content)
-            arguments = [argument.replace("DIR", directory) for argument in arguments]
-            output = io.StringIO()
-            with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
-                status = truth.main(arguments)
-        return status, output.getvalue()
 
     @staticmethod
     def scrape(events, frees, more=""):
         return ("# TYPE kmem_tracepoint_events_total counter\n"
+                f'kmem_exporter_engine_info{{engine="tracefs",reason="configured"}} 1\n'
                 f'kmem_tracepoint_events_total{{tracepoint="kmem_cache_free"}} {events}\n'
                 f'kmem_exporter_events_read_total{{tracepoint="kmem_cache_free"}} {events}\n'
                 f'kmem_slab_frees_total{{allocator="kmem_cache"}} {frees}\n{more}')
 
     def compare(self, after, *arguments, **files):
-        return self.run_command({"events": "\n".join(self.EVENTS), "after": after, **files}, "compare", "--dialect",
+        return run_command({"events": "\n".join(self.EVENTS), "after": after, **files}, "compare", "--engine", "tracefs", "--dialect",
                                 "trace", "--events", "DIR/events", "--after", "DIR/after", *arguments)
 
     def test_equal(self):
@@ -323,7 +327,7 @@ class Commands(unittest.TestCase):
 
     def losses(self, **changes):
         files = {**self.LOSSES, "early.cpu0": self.LOSSES["cpu0"], **changes}
-        return self.run_command(files, "losses", "--metrics", "DIR/metrics", "--stats", "DIR")
+        return run_command(files, "losses", "--metrics", "DIR/metrics", "--stats", "DIR")
 
     def test_losses(self):
         self.assertEqual(self.losses()[0], 0)
@@ -337,11 +341,291 @@ class Commands(unittest.TestCase):
             files = {"stat": f"# started\n\n{count},,kmem:kmem_cache_free,1,100.00,,\n"}
             files.update({name: self.scrape(value, value)
                           for name, value in [("a", 0), ("b", 10), ("c", 1000), ("d", 1005)]})
-            return self.run_command(files, "perf", "--stat", "DIR/stat", "--before", "DIR/a", "--inner-before", "DIR/b",
+            return run_command(files, "perf", "--engine", "tracefs", "--stat", "DIR/stat", "--before", "DIR/a", "--inner-before", "DIR/b",
                                     "--inner-after", "DIR/c", "--after", "DIR/d", "--tolerance-percent", "1")
         self.assertEqual(perf(1000)[0], 0)
         for count in (989, 1006, "<not supported>"):
             self.assertNotEqual(perf(count)[0], 0)
+
+
+def samples(values, engine="bpf"):
+    """A scrape: {metric with its labels: value}, and what every scrape has."""
+    values = {f'kmem_exporter_engine_info{{engine="{engine}",reason="configured"}}': 1, **values}
+    return "".join(f"{name} {value}\n" for name, value in values.items())
+
+
+def account(lost, **fired):
+    """What a scrape says of its tracepoints: how often they fired, and what was lost of it."""
+    values = {'kmem_exporter_events_lost_total{reason="recursion"}': sum(lost.values()),
+              'kmem_exporter_events_lost_total{reason="dropped"}': 0}
+    for tracepoint, count in fired.items():
+        values[f'kmem_tracepoint_events_total{{tracepoint="{tracepoint}"}}'] = count
+        values[f'kmem_exporter_events_read_total{{tracepoint="{tracepoint}"}}'] = count - lost.get(tracepoint, 0)
+    return values
+
+
+class DeclaredLosses(unittest.TestCase):
+    """The engine bpf may lack what it says that it lost by recursion, and nothing else."""
+
+    def compare(self, events, after, *arguments, engine="bpf", text=None, **files):
+        files = {name.replace("_", "-"): samples(values, engine) for name, values in {**files, "after": after}.items()}
+        return run_command({"events": "\n".join(events), **files, **(text or {})}, "compare", "--engine", engine, "--dialect", "trace",
+                           "--events", "DIR/events", "--after", "DIR/after", *arguments)
+
+    def passes(self, *arguments, **options):
+        status, output = self.compare(*arguments, **options)
+        self.assertEqual(status, 0, output)
+
+    def fails(self, why, *arguments, **options):
+        status, output = self.compare(*arguments, **options)
+        self.assertEqual(status, 1, output)
+        self.assertIn(why, "\n".join(row for row in output.splitlines() if row.startswith("VIOLATION")))
+
+    FREES = [line(0, 1, "kmem_cache_free", "call_site=a ptr=ffff1 name=x")] * 1000
+    CACHE_FREES = 'kmem_slab_frees_total{allocator="kmem_cache"}'
+
+    def frees(self, lost, counted):
+        return {**account({"kmem_cache_free": lost}, kmem_cache_free=1000), self.CACHE_FREES: counted}
+
+    def test_as_many_as_declared(self):
+        self.passes(self.FREES, self.frees(0, 1000))
+        for counted in (990, 995, 1000):
+            self.passes(self.FREES, self.frees(10, counted))
+        self.fails("truth 1000, exporter 989", self.FREES, self.frees(10, 989))
+        self.fails("truth 1000, exporter 1001", self.FREES, self.frees(10, 1001))
+        self.fails("truth 1000, exporter 999", self.FREES, self.frees(0, 999))
+
+    def test_a_missing_series(self):
+        missing = self.frees(1000, 0)
+        del missing[self.CACHE_FREES]
+        self.passes(self.FREES, missing)
+        missing = self.frees(999, 0)
+        del missing[self.CACHE_FREES]
+        self.fails("no such series", self.FREES, missing)
+
+    def test_what_fired_is_exact_all_the_same(self):
+        for fired in (990, 999, 1001):
+            after = {**account({"kmem_cache_free": 10}, kmem_cache_free=fired), self.CACHE_FREES: fired - 10}
+            self.fails(f'kmem_tracepoint_events_total{{tracepoint="kmem_cache_free"}}: truth 1000, exporter {fired}',
+                       self.FREES, after)
+
+    def test_only_the_bpf_engine(self):
+        for engine in ("tracefs", "replay"):
+            self.fails("of which 990 were read", self.FREES, self.frees(10, 990), engine=engine)
+            self.fails("truth 1000, exporter 990", self.FREES, self.frees(10, 990), engine=engine)
+            self.fails('reason="recursion"} rose by 10', self.FREES, self.frees(10, 990), engine=engine)
+
+    def test_it_has_to_be_that_engine(self):
+        after = samples(self.frees(0, 1000), "tracefs")
+        files = {"events": "\n".join(self.FREES), "after": after}
+        status, output = run_command(files, "compare", "--engine", "bpf", "--dialect", "trace",
+                                     "--events", "DIR/events", "--after", "DIR/after")
+        self.assertEqual(status, 2, output)
+
+    def test_the_declaration_has_to_be_consistent(self):
+        for said in (9, 11):
+            after = {**self.frees(10, 990), 'kmem_exporter_events_lost_total{reason="recursion"}': said}
+            self.fails(f"10 events fired and were not read, {said} are declared", self.FREES, after)
+        after = {**self.frees(0, 1000), 'kmem_exporter_events_read_total{tracepoint="kmem_cache_free"}': 1001}
+        self.fails("fired 1000 times, of which 1001 were read", self.FREES, after)
+
+    def test_other_losses_are_none(self):
+        after = {**self.frees(10, 990), 'kmem_exporter_events_lost_total{reason="dropped"}': 10}
+        self.fails('reason="dropped"} rose by 10', self.FREES, after)
+
+    def test_losses_of_another_tracepoint(self):
+        events = self.FREES + [line(0, 1, "kfree", "call_site=a ptr=ffff1")] * 20
+        after = {**account({"kfree": 10}, kmem_cache_free=1000, kfree=20), self.CACHE_FREES: 1000,
+                 'kmem_slab_frees_total{allocator="kmalloc"}': 10}
+        self.passes(events, after)
+        self.fails("truth 1000, exporter 999", events, {**after, self.CACHE_FREES: 999})
+
+    def test_losses_before_the_interval(self):
+        before = {**account({"kmem_cache_free": 5}, kmem_cache_free=50), self.CACHE_FREES: 45}
+        for lost, counted, status in ((5, 1045, 0), (5, 1044, 1), (6, 1044, 0), (4, 1045, 1)):
+            after = {**account({"kmem_cache_free": lost}, kmem_cache_free=1050), self.CACHE_FREES: counted}
+            self.assertEqual(self.compare(self.FREES, after, "--before", "DIR/before", before=before)[0], status)
+
+    def test_losses_do_not_fall(self):
+        before = {**account({"kmem_cache_free": 5}, kmem_cache_free=50), self.CACHE_FREES: 45}
+        after = {**account({"kmem_cache_free": 4}, kmem_cache_free=1050), self.CACHE_FREES: 1046}
+        self.fails("the losses fell by 1", self.FREES, after, "--before", "DIR/before", before=before)
+
+    def test_a_lost_event_is_missing_once(self):
+        events = [line(0, 1, "mm_page_free", f"page=1 pfn=1 order={order}") for order in (0, 0, 1, 1)]
+
+        def frees(lost, *counted):
+            values = {f'kmem_page_frees_total{{order="{order}"}}': count for order, count in enumerate(counted)}
+            pages = sum(count << order for order, count in enumerate(counted))
+            return {**account({"mm_page_free": lost}, mm_page_free=4), **values, "kmem_page_freed_bytes_total": 4096 * pages}
+        self.passes(events, frees(1, 2, 1))
+        self.passes(events, frees(2, 1, 1))
+        self.fails("kmem_page_frees_total: 2 are missing in all its series together, the declared losses explain 1",
+                   events, frees(1, 1, 1))
+
+    def allocations(self, lost, counted, requested, allocated, **more):
+        label = '{allocator="kmalloc"}'
+        size = 'kmem_slab_request_size_bytes_{}{{allocator="kmalloc"{}}}'
+        return {**account({"kmalloc": lost}, kmalloc=4), f"kmem_slab_allocations_total{label}": counted,
+                f"kmem_slab_requested_bytes_total{label}": requested, f"kmem_slab_allocated_bytes_total{label}": allocated,
+                size.format("bucket", ',le="64"'): more.get("small", counted), size.format("bucket", ',le="+Inf"'): counted,
+                size.format("count", ""): counted, size.format("sum", ""): more.get("sum", requested),
+                "kmem_slab_waste_bytes_count": counted, "kmem_slab_waste_bytes_sum": allocated - requested}
+
+    ALLOCATIONS = [line(0, 1, "kmalloc", f"call_site=a ptr=ffff1 bytes_req={size} bytes_alloc={size + 4} gfp_flags=0")
+                   for size in (8, 16, 1000, 5000)]
+
+    def test_bytes_of_the_largest(self):
+        events = self.ALLOCATIONS
+        self.passes(events, self.allocations(0, 4, 6024, 6040, small=2))
+        self.passes(events, self.allocations(1, 3, 1024, 1036, small=2))
+        self.passes(events, self.allocations(2, 2, 24, 32, small=2))
+        self.fails("kmem_slab_requested_bytes_total", events, self.allocations(1, 3, 1023, 1036, small=2))
+        self.fails("kmem_slab_allocated_bytes_total", events, self.allocations(1, 3, 1024, 1035, small=2))
+        self.fails("kmem_slab_request_size_bytes_sum", events, self.allocations(1, 3, 1024, 1036, small=2, sum=1023))
+        self.fails("kmem_slab_requested_bytes_total", events, self.allocations(2, 2, 23, 32, small=2))
+        self.fails('le="64"}: truth 2, exporter 0', events, self.allocations(1, 3, 1024, 1036, small=0))
+
+    def test_rare_ones(self):
+        events = [line(0, 1, "mm_page_alloc", "page=(nil) pfn=0x0 order=9 migratetype=1 gfp_flags=0xc0")] * 3
+        for lost, failures, status in ((0, 3, 0), (1, 2, 0), (1, 1, 1), (0, 2, 1), (1, 4, 1)):
+            after = {**account({"mm_page_alloc": lost}, mm_page_alloc=3),
+                     'kmem_page_allocation_failures_total{nowarn="false",order="9"}': failures}
+            result = self.compare(events, after, "--rare", "failures", "--formats", "DIR",
+                                  text={"mm_page_alloc": PRINT_FMT_5_10})
+            self.assertEqual(result[0], status, result[1])
+
+    def test_batches(self):
+        events = []
+        for ns in (0, 1000, 2000):  # three batches of a page each: something lies between them
+            events += [exact(0, ns, "mm_page_pcpu_drain", "pfn=1 order=0 migratetype=0"),
+                       exact(0, ns + 1, "mm_page_free", "pfn=1 order=0")]
+
+        def after(lost, batches):
+            size = "kmem_pcp_drain_batch_pages_{}"
+            return {**account({"mm_page_free": lost}, mm_page_pcpu_drain=3, mm_page_free=3),
+                    'kmem_pcp_drain_pages_total{cpu="0"}': 3, 'kmem_pcp_drains_total{cpu="0"}': batches,
+                    size.format("count"): batches, size.format("sum"): 3, size.format('bucket{le="+Inf"}'): batches,
+                    size.format('bucket{le="1"}'): 2 * batches - 3, 'kmem_page_frees_total{order="0"}': 3 - lost,
+                    "kmem_page_freed_bytes_total": 4096 * (3 - lost)}
+        self.passes(events, after(0, 3))
+        self.passes(events, after(1, 2))  # one of them of 2 pages
+        self.passes(events, after(2, 1) | {'kmem_pcp_drain_batch_pages_bucket{le="1"}': 0})
+        self.fails("kmem_pcp_drains_total", events, after(1, 1) | {'kmem_pcp_drain_batch_pages_bucket{le="1"}': 0})
+        self.fails("kmem_pcp_drains_total", events, after(0, 2))
+        self.fails('le="1"', events, after(1, 2) | {'kmem_pcp_drain_batch_pages_bucket{le="1"}': 0})
+        # Pages are moved by drains, of which none was lost.
+        self.fails("kmem_pcp_drain_pages_total", events, after(1, 2) | {'kmem_pcp_drain_pages_total{cpu="0"}': 2})
+        self.fails("kmem_pcp_drain_batch_pages_sum", events, after(1, 2) | {"kmem_pcp_drain_batch_pages_sum": 2})
+
+    def test_pages_of_batches(self):
+        events = [exact(0, ns, "mm_page_pcpu_drain", "pfn=1 order=2 migratetype=0") for ns in (0, 1, 2)]
+
+        def after(lost, pages):
+            size = "kmem_pcp_drain_batch_pages_{}"
+            return {**account({"mm_page_pcpu_drain": lost}, mm_page_pcpu_drain=3),
+                    'kmem_pcp_drain_pages_total{cpu="0"}': pages, 'kmem_pcp_drains_total{cpu="0"}': 1,
+                    size.format("count"): 1, size.format("sum"): pages, size.format('bucket{le="+Inf"}'): 1}
+        self.passes(events, after(0, 12))
+        self.passes(events, after(1, 8))
+        self.fails("kmem_pcp_drain_pages_total", events, after(1, 7))
+        self.fails("kmem_pcp_drain_batch_pages_sum", events, after(1, 7))
+
+    def bracket(self, lost, counted, *arguments):
+        """counted: what the exporter counted at the four scrapes of 10, 11, 1011 and 1012 events."""
+        scrapes = {name: {**account({"kmem_cache_free": 0 if fired < 20 else lost}, kmem_cache_free=fired),
+                          self.CACHE_FREES: count}
+                   for name, fired, count in zip(("before", "inner_before", "inner_after", "after"),
+                                                 (10, 11, 1011, 1012), counted)}
+        return self.compare(self.FREES, scrapes.pop("after"), "--before", "DIR/before", "--inner-before", "DIR/inner-before",
+                            "--inner-after", "DIR/inner-after", "--tolerance-percent", "0.5", *arguments, **scrapes)
+
+    def test_in_a_bracket(self):
+        self.assertEqual(self.bracket(0, (10, 11, 1011, 1012))[0], 0)
+        self.assertEqual(self.bracket(10, (10, 11, 1001, 1002))[0], 0)
+        # Large ones have a percentage, also of what is missing beyond the declared.
+        self.assertEqual(self.bracket(10, (10, 11, 1001, 1002), "--large", "1000")[0], 0)
+        self.assertIn("exporter between 989 and 989", self.bracket(10, (10, 11, 1000, 999))[1])
+        # The exporter counts too much: losses are no excuse.
+        self.assertIn("exporter between 1001 and 1003", self.bracket(10, (10, 11, 1012, 1013))[1])
+        self.assertIn("11 of 1000 events are declared as lost: too many", self.bracket(11, (10, 11, 1000, 1001))[1])
+        self.assertIn("0.5 % off", self.bracket(0, (10, 11, 1011, 1022), "--large", "1000")[1])
+
+
+class Engines(unittest.TestCase):
+    NAMES = ("before", "inner-before", "inner-after", "after")
+
+    def engines(self, change=None, comment="# TYPE a counter\n"):
+        """change: (engine, scrapes, series, value): None takes the series away."""
+        files = {}
+        for engine, offset in (("tracefs", 0), ("bpf", 1)):
+            for name, fired in zip(self.NAMES, (10, 20, 120, 130)):
+                values = {**account({}, kfree=fired + offset), 'kmem_exporter_tracepoint_enabled{tracepoint="kfree"}': 1,
+                          'kmem_page_allocations_total{migratetype="cma",order="0"}': 5}
+                if change and change[0] == engine and name in change[1]:
+                    values[change[2]] = change[3]
+                    values = {series: value for series, value in values.items() if value is not None}
+                files[f"{engine}/{name}.prom"] = samples(values, engine) + (comment if engine == "bpf" else "# TYPE a counter\n")
+        return run_command(files, "engines", "--tracefs", "DIR/tracefs", "--bpf", "DIR/bpf")
+
+    def test_equal(self):
+        status, output = self.engines()
+        self.assertEqual(status, 0, output)
+
+    def test_a_series_is_missing(self):
+        series = 'kmem_page_allocations_total{migratetype="cma",order="0"}'
+        for engine in ("tracefs", "bpf"):
+            # As before the interval: it may be from before the other one's start.
+            self.assertEqual(self.engines((engine, self.NAMES, series, None))[0], 0)
+            status, output = self.engines((engine, self.NAMES, 'kmem_exporter_events_read_total{tracepoint="kfree"}', None))
+            self.assertEqual(status, 1, output)
+            status, output = self.engines((engine, ("after",), "kmem_page_new_total", 1))
+            self.assertIn(f"only with {engine}: kmem_page_new_total", output)
+            self.assertEqual(status, 1, output)
+
+    def test_help_and_type(self):
+        self.assertIn("only one engine says: # TYPE a gauge", self.engines(comment="# TYPE a gauge\n")[1])
+
+    def test_a_tracepoint_is_not_used(self):
+        series = 'kmem_exporter_tracepoint_enabled{tracepoint="kfree"}'
+        self.assertIn("1 with tracefs, 0 with bpf", self.engines(("bpf", self.NAMES, series, 0))[1])
+
+    def test_events(self):
+        for engine in ("tracefs", "bpf"):
+            for series in ("kmem_tracepoint_events_total", "kmem_exporter_events_read_total"):
+                result = self.engines((engine, ("after",), series + '{tracepoint="kfree"}', 100))
+                self.assertEqual(result[0], 1, result[1])
+            status, output = self.engines((engine, ("after",), 'kmem_tracepoint_events_total{tracepoint="kfree"}', 100))
+            self.assertIn("in a longer interval", output)
+
+    def test_engines_are_what_they_are_called(self):
+        files = {f"{engine}/{name}.prom": samples(account({}, kfree=10), "tracefs")
+                 for engine in ("tracefs", "bpf") for name in self.NAMES}
+        self.assertEqual(run_command(files, "engines", "--tracefs", "DIR/tracefs", "--bpf", "DIR/bpf")[0], 2)
+
+
+class PerfAndLosses(unittest.TestCase):
+    def perf(self, lost, requested, said=None):
+        label = '{allocator="kmalloc"}'
+        files = {"stat": "Total bytes requested: 1,000\nTotal bytes allocated: 2,000\n"}
+        for name, step in (("a", 0), ("b", 0), ("c", 1), ("d", 1)):
+            files[name] = samples({**account({"kmalloc": lost * step}, kmalloc=10 * step),
+                                   f"kmem_slab_requested_bytes_total{label}": requested * step,
+                                   f"kmem_slab_allocated_bytes_total{label}": 2000 * step,
+                                   'kmem_exporter_events_lost_total{reason="recursion"}': (lost if said is None else said) * step})
+        return run_command(files, "perf", "--engine", "bpf", "--kmem-stat", "DIR/stat", "--before", "DIR/a",
+                           "--inner-before", "DIR/b", "--inner-after", "DIR/c", "--after", "DIR/d")
+
+    def test_bytes(self):
+        self.assertEqual(self.perf(0, 1000)[0], 0)
+        self.assertEqual(self.perf(0, 999)[0], 1)
+
+    def test_declaration(self):
+        self.assertEqual(self.perf(0, 1000, said=0)[0], 0)
+        self.assertIn("0 events fired and were not read, 1 are declared", self.perf(0, 1000, said=1)[1])
+
+    def test_lost_allocations(self):
+        self.assertIn("SKIPPED: bytes: 1 allocations", self.perf(1, 990)[1])
 
 
 if __name__ == "__main__":

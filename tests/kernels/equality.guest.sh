@@ -1,20 +1,21 @@
-# Runs in the guest for ./equality: the exporter and a second instance observe
-# the same events (/out/equality), and the exporter's losses are compared with
-# the kernel's stats (/out/losses).
+# Runs in the guest for ./equality: an exporter with each engine and a second
+# instance observe the same events (/out/equality), and the losses of the one
+# that reads ring buffers are compared with the kernel's stats (/out/losses).
 set -eu
 tracing=/sys/kernel/tracing
 events="kmalloc kmalloc_node kmem_cache_alloc kmem_cache_alloc_node kfree kmem_cache_free
     mm_page_alloc mm_page_alloc_zone_locked mm_page_alloc_extfrag
     mm_page_free mm_page_free_batched mm_page_pcpu_drain"
 truth=$tracing/instances/truth
-port=15636
 
 fail() { echo "equality: $*"; exit 1; }
 step() { echo "equality: $* ($(cut -d' ' -f1 /proc/uptime) s)"; }
 
-start() { # CONFIGURATION...
-    printf '%s\n' "$@" >/tmp/config.yaml
-    kmem_exporter --config.file=/tmp/config.yaml 2>/tmp/log &
+start() { # ENGINE PORT CONFIGURATION...
+    engine=$1 port=$2
+    shift 2
+    printf '%s\n' "$@" 'web:' '  per_cpu_detail: true' "  listen_addresses: ['127.0.0.1:$port']" >/tmp/config.yaml
+    kmem_exporter --engine="$engine" --config.file=/tmp/config.yaml 2>/tmp/log.$engine &
     exporter=$!
     # Memory gets short on purpose.
     echo -1000 >/proc/$exporter/oom_score_adj
@@ -23,14 +24,14 @@ start() { # CONFIGURATION...
         [ -d /proc/$exporter ] || break
         sleep 0.5
     done
-    cat /tmp/log
-    fail "the exporter does not get ready"
+    cat /tmp/log.$engine
+    fail "the exporter with engine $engine does not get ready"
 }
 
-stop() {
-    kill "$exporter"
-    wait "$exporter" || fail "the exporter ended with status $?"
-    [ ! -d $tracing/instances/kmem_exporter ] || fail "the exporter left its instance behind"
+stop() { # PROCESS INSTANCE
+    kill "$1"
+    wait "$1" || fail "the exporter ended with status $?"
+    [ ! -d "$tracing/instances/$2" ] || fail "the exporter left its instance behind"
 }
 
 # Nothing periodic while the boundaries are crossed.
@@ -48,15 +49,14 @@ mkdir -p /out/losses /out/equality
 uname -r >/out/release
 
 step "losses"
-start 'tracefs:' '  buffer_size_kb: 64' '  drain_interval_ms: 1000' 'web:' '  per_cpu_detail: true' \
-    "  listen_addresses: ['127.0.0.1:$port']"
+start tracefs 15636 'tracefs:' '  buffer_size_kb: 64' '  drain_interval_ms: 1000'
 cat >/tmp/storm <<'END'
 taskset 1 workload pipes 300
 taskset 2 workload pipes 300
 workload crosscpu 2000
 END
-interval losses $port $tracing/instances/kmem_exporter /out/losses 2500 $exporter sh /tmp/storm
-stop
+interval losses 15636 $tracing/instances/kmem_exporter /out/losses 2500 $exporter sh /tmp/storm
+stop $exporter kmem_exporter
 
 step "equality"
 mkdir "$truth"
@@ -69,7 +69,10 @@ for event in $events; do
 done
 cp "$truth/events/kmem/mm_page_alloc/format" /out/equality/mm_page_alloc
 cat /proc/pagetypeinfo >/out/equality/pagetypeinfo
-start 'tracefs:' '  buffer_size_kb: 8192' 'web:' "  listen_addresses: ['127.0.0.1:$port']"
+start tracefs 15636 'tracefs:' '  buffer_size_kb: 8192'
+tracefs=$exporter
+start bpf 15637 'tracefs:' '  instance: kmem_bpf'
+bpf=$exporter
 
 cat >/tmp/load <<'END'
 set -e
@@ -95,8 +98,10 @@ exec 3>&-
 wait
 END
 sed -i "s/PIPES/$PIPES/" /tmp/load
-interval equality $port "$truth" /out/equality 1000 sh /tmp/load
-stop
+interval equality tracefs=15636,bpf=15637 "$truth" /out/equality 1000 sh /tmp/load
+stop $tracefs kmem_exporter
+stop $bpf kmem_bpf
+cat /tmp/log.bpf >/out/equality/bpf/log
 step "measured"
 for cpu in 0 1; do
     cat "$truth/per_cpu/cpu$cpu/stats" >/out/equality/stats.cpu$cpu

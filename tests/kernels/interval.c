@@ -1,10 +1,11 @@
-// Measures an interval of kmem events with two observers and little between
-// them: kmem_exporter, over HTTP, and a tracefs instance or the kernel's stats.
+// Measures an interval of kmem events with several observers and little between
+// them: kmem_exporters, over HTTP, and a tracefs instance or the kernel's stats.
 //
-// usage: interval equality PORT INSTANCE OUT REST_MS COMMAND...
-//   OUT/before.prom; INSTANCE records; OUT/inner-before.prom; COMMAND; rest;
-//   OUT/inner-after.prom; INSTANCE stops; OUT/after.prom. What the instance
-//   has lies between the differences of the inner and of the outer scrapes.
+// usage: interval equality NAME=PORT[,NAME=PORT]... INSTANCE OUT REST_MS COMMAND...
+//   before.prom; INSTANCE records; inner-before.prom; COMMAND; rest;
+//   inner-after.prom; INSTANCE stops; after.prom: each of every exporter, in
+//   OUT/NAME. What the instance has lies between the differences of the inner
+//   and of the outer scrapes of each.
 //   INTERVAL_FIFO in the environment: be scheduled before everybody else, lest
 //   a busy machine makes the boundary wide. COMMAND is scheduled as usual.
 //   With PERF_CONTROL and PERF_ACK in the environment (fifos of perf stat
@@ -25,18 +26,23 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { scrape_max = 1 << 20 };
+enum { scrape_max = 1 << 20, exporters_max = 4 };
 
 struct scrape {
   char* text;
   size_t length;
 };
 
-static int port;
+struct exporter {
+  const char* name;
+  int port;
+  struct scrape before, inner_before, inner_after, after;
+};
 
 static void die(const char* what) {
   fprintf(stderr, "interval: %s: %s\n", what, strerror(errno));
@@ -63,7 +69,7 @@ static struct scrape prepare(void) {
   return scrape;
 }
 
-static void take(struct scrape* scrape) {
+static void take(struct scrape* scrape, int port) {
   static const char request[] =
       "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
   struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
@@ -105,16 +111,11 @@ static double age_of(const struct scrape* scrape) {
   return age ? atof(age + sizeof series - 1) : 1e9;
 }
 
-// Takes a scrape that shows all that happened until now.
-static void take_complete(struct scrape* scrape, long rest_ms) {
-  if (!getenv("INTERVAL_FIFO")) {
-    rest(rest_ms);  // the exporter drains every 50 ms
-    take(scrape);
-    return;
-  }
-  // Without a rest, which is not one where others are busy. Drains follow one
-  // another, and a scrape tells the age of the last one it knows: the second
-  // of two that ended since began after the first.
+// Takes a scrape that shows all that happened until now, without a rest, which
+// is not one where others are busy. Drains follow one another, and a scrape
+// tells the age of the last one it knows: the second of two that ended since
+// began after the first.
+static void take_complete(struct scrape* scrape, int port) {
   for (int drains = 0, attempt = 0; drains < 2; attempt++) {
     double since = now();
     do {
@@ -123,7 +124,7 @@ static void take_complete(struct scrape* scrape, long rest_ms) {
         exit(1);
       }
       scrape->length = 0;
-      take(scrape);
+      take(scrape, port);
     } while (age_of(scrape) >= now() - since && ++attempt);
     drains++;
   }
@@ -163,9 +164,31 @@ static void perf(int control, int ack, const char* command) {
   if (read(ack, answer, sizeof answer) <= 0) die("perf does not answer");
 }
 
-static void equality(const char* instance, const char* out, long rest_ms, char** command) {
-  struct scrape before = prepare(), inner_before = prepare(), inner_after = prepare(),
-                after = prepare();
+// "NAME=PORT,NAME=PORT"; returns how many.
+static int parse_exporters(char* list, struct exporter* exporters) {
+  int count = 0;
+  for (char* item = strtok(list, ","); item; item = strtok(NULL, ",")) {
+    char* equals = strchr(item, '=');
+    if (!equals || count == exporters_max) {
+      fprintf(stderr, "interval: not NAME=PORT, or too many: %s\n", item);
+      exit(2);
+    }
+    *equals = 0;
+    exporters[count++] = (struct exporter){.name = item,
+                                           .port = atoi(equals + 1),
+                                           .before = prepare(),
+                                           .inner_before = prepare(),
+                                           .inner_after = prepare(),
+                                           .after = prepare()};
+  }
+  return count;
+}
+
+static void equality(char* list, const char* instance, const char* out, long rest_ms,
+                     char** command) {
+  struct exporter exporters[exporters_max];
+  const int count = parse_exporters(list, exporters);
+  const int complete = getenv("INTERVAL_FIFO") != NULL;
   int control = -1, ack = -1;
   if (getenv("PERF_CONTROL")) {
     control = open(getenv("PERF_CONTROL"), O_RDWR);
@@ -177,26 +200,35 @@ static void equality(const char* instance, const char* out, long rest_ms, char**
       sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &first_of_all))
     die("sched_setscheduler");
   int tracing_on = open_file(instance, "tracing_on", O_WRONLY);
-  {
+  for (int i = 0; i < count; i++) {
     struct scrape first = prepare();  // whatever is done at the first scrape only
-    take(&first);
+    take(&first, exporters[i].port);
     free(first.text);
   }
   rest(rest_ms);
-  take(&before);
+  for (int i = 0; i < count; i++) take(&exporters[i].before, exporters[i].port);
   put(tracing_on, "1");
   perf(control, ack, "enable\n");
-  take_complete(&inner_before, rest_ms);
+  if (!complete) rest(rest_ms);  // an exporter drains every 50 ms, or every second
+  for (int i = 0; i < count; i++)
+    (complete ? take_complete : take)(&exporters[i].inner_before, exporters[i].port);
   run(command);
   rest(rest_ms);
-  take(&inner_after);
+  for (int i = 0; i < count; i++) take(&exporters[i].inner_after, exporters[i].port);
   perf(control, ack, "disable\n");
   put(tracing_on, "0");
-  take_complete(&after, rest_ms);
-  save(&before, out, "before.prom");
-  save(&inner_before, out, "inner-before.prom");
-  save(&inner_after, out, "inner-after.prom");
-  save(&after, out, "after.prom");
+  if (!complete) rest(rest_ms);
+  for (int i = 0; i < count; i++)
+    (complete ? take_complete : take)(&exporters[i].after, exporters[i].port);
+  for (int i = 0; i < count; i++) {
+    char directory[4096];
+    snprintf(directory, sizeof directory, "%s/%s", out, exporters[i].name);
+    if (mkdir(directory, 0777) && errno != EEXIST) die(directory);
+    save(&exporters[i].before, directory, "before.prom");
+    save(&exporters[i].inner_before, directory, "inner-before.prom");
+    save(&exporters[i].inner_after, directory, "inner-after.prom");
+    save(&exporters[i].after, directory, "after.prom");
+  }
 }
 
 static void read_stats(const int* files, int cpus, char (*stats)[1024]) {
@@ -213,7 +245,8 @@ static void save_stats(const char* directory, const char* prefix, int cpus, char
   }
 }
 
-static void losses(const char* instance, const char* out, long rest_ms, pid_t pid, char** command) {
+static void losses(int port, const char* instance, const char* out, long rest_ms, pid_t pid,
+                   char** command) {
   struct scrape after = prepare();
   static char early[256][1024], stats[256][1024];
   int files[256], cpus = 0;
@@ -236,7 +269,7 @@ static void losses(const char* instance, const char* out, long rest_ms, pid_t pi
     if (attempt) rest(100);
     read_stats(files, cpus, early);
     after.length = 0;
-    take(&after);
+    take(&after, port);
     if (kill(pid, SIGSTOP)) die("kill");
     read_stats(files, cpus, stats);
     if (kill(pid, SIGCONT)) die("kill");
@@ -260,14 +293,12 @@ int main(int argc, char** argv) {
   signal(SIGPIPE, SIG_IGN);
   alarm(600);  // whatever does not answer
   if (argc > 6 && !strcmp(argv[1], "equality")) {
-    port = atoi(argv[2]);
-    equality(argv[3], argv[4], atol(argv[5]), argv + 6);
+    equality(argv[2], argv[3], argv[4], atol(argv[5]), argv + 6);
   } else if (argc > 7 && !strcmp(argv[1], "losses")) {
-    port = atoi(argv[2]);
-    losses(argv[3], argv[4], atol(argv[5]), atoi(argv[6]), argv + 7);
+    losses(atoi(argv[2]), argv[3], argv[4], atol(argv[5]), atoi(argv[6]), argv + 7);
   } else {
     fprintf(stderr,
-            "usage: interval equality PORT INSTANCE OUT REST_MS COMMAND...\n"
+            "usage: interval equality NAME=PORT[,NAME=PORT]... INSTANCE OUT REST_MS COMMAND...\n"
             "       interval losses PORT INSTANCE OUT REST_MS PID COMMAND...\n");
     return 2;
   }
