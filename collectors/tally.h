@@ -31,8 +31,11 @@ enum kmem_verdict {
   KMEM_IMPLAUSIBLE = 1, /* a field holds what no kernel writes: nothing was counted */
 };
 
-/* One program per tracepoint, without calls. */
+/* One program per tracepoint, without calls. Empty makes functions of them that are compiled also
+ * where nothing calls them: for lint. */
+#ifndef KMEM_INLINE
 #define KMEM_INLINE static inline __attribute__((always_inline))
+#endif
 
 /* An index that was found to be below `size`, a power of two. The kernel's verifier has to see that
  * for itself, and compilers merge comparisons so that it can't. */
