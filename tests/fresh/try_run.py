@@ -1,4 +1,6 @@
-"""Runs `make run` as a user would, in a new machine (see run): python3 try_run.py replay|live
+"""Runs `make run` as a user would, in a new machine (see run):
+
+    python3 try_run.py replay|live|bpf [COMMAND...]      COMMAND make run
 
 Demands that it says what it does, that /metrics answers, and that Ctrl-C leaves no process, no mount
 and no tracefs instance behind. Needs a network namespace of its own, whose loopback is still down.
@@ -18,7 +20,8 @@ import urllib.request
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 URL = "http://127.0.0.1:15636/metrics"
-SAID = {"replay": "showing a recorded trace instead", "live": "tracing the live kernel"}
+SAID = {"replay": ["showing a recorded trace instead"], "live": ["tracing the live kernel"],
+        "bpf": ["tracing the live kernel", "engine bpf"]}
 SIOCSIFFLAGS, IFF_UP = 0x8914, 0x1
 
 
@@ -62,12 +65,12 @@ def events():
     return sum(float(value) for value in samples)
 
 
-def main(mode):
+def main(mode, command):
     with socket.socket() as any_socket:
         fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", IFF_UP))
     before = processes(), mounts()
     with tempfile.TemporaryFile("w+", encoding="utf-8") as log:
-        make = subprocess.Popen(["make", "run"], cwd=REPOSITORY, stdin=subprocess.DEVNULL,
+        make = subprocess.Popen([*command, "make", "run"], cwd=REPOSITORY, stdin=subprocess.DEVNULL,
                                 stdout=log, stderr=log, start_new_session=True)
         try:
             def answer():
@@ -76,7 +79,7 @@ def main(mode):
                 return events()
             seen = poll(answer, 900, "/metrics answers and shows events")
             pid = program()
-            if mode == "live":
+            if mode != "replay":
                 poll(lambda: events() > seen, 10, "the live kernel's events are counted")
             elif events() != seen:
                 sys.exit("try_run: the recorded trace's events change")
@@ -90,12 +93,13 @@ def main(mode):
             log.seek(0)
             output = log.read()
             print(output, flush=True)
-    if SAID[mode] not in output:
-        sys.exit(f"try_run: it does not say: {SAID[mode]}")
+    for what in SAID[mode]:
+        if what not in output:
+            sys.exit(f"try_run: it does not say: {what}")
     if (processes(), mounts()) != before:
         sys.exit(f"try_run: left behind: {processes() - before[0]}, {mounts()} (was {before[1]})")
     print(f"try_run: {seen:g} events were shown; nothing was left behind", flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], sys.argv[2:])
