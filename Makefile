@@ -1,6 +1,6 @@
 # The few commands to start from; CMake builds (CMakePresets.json), ctest tests.
 .DEFAULT_GOAL := help
-.PHONY: help deps build run test test-asan test-tsan test-e2e test-fresh test-kernels fuzz lint bench
+.PHONY: help deps build run test test-asan test-tsan test-e2e test-fresh test-kernels test-accuracy fuzz lint bench
 
 # Arguments of the program for `make run`, as in: make run ARGS=--web.listen-address=:9999
 ARGS ?=
@@ -10,7 +10,7 @@ DIST ?= bookworm
 BENCH_ROUNDS ?= 7
 
 help: ## this list
-	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 deps: ## install the Debian packages that are missing to build and test, as root or by sudo
 	@deploy/install-deps build
@@ -54,7 +54,11 @@ test-kernels: build ## the numbers against a second observer, in Linux 5.10 and 
 	@deploy/install-deps kernels
 	@tests/kernels/equality 5.10 6.1
 
-# Status 77: nothing could be measured here, and it said why.
+# Status 77 of what is run on the live kernel: it can't be done here, and it said why.
+test-accuracy: build ## the numbers against a second observer and perf, on the live kernel (root)
+	@deploy/install-deps accuracy
+	@tests/accuracy/live_equality || [ $$? = 77 ]
+
 bench: build ## what counting costs, ours and others, on the live kernel (root); BENCH_ROUNDS=7
 	@deploy/install-deps bench
 	@tests/bench/run --rounds $(BENCH_ROUNDS) || [ $$? = 77 ]
