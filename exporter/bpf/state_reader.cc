@@ -32,9 +32,7 @@ bool CopyBetweenEvents(const kmem_bpf_cpu& cpu, std::span<const std::size_t> mar
     std::uint64_t before = 0;
     std::uint64_t after = 0;
     if (!Rest(cpu, marks, before)) continue;
-    __atomic_thread_fence(__ATOMIC_ACQUIRE);
     CopyWords(from, to);
-    __atomic_thread_fence(__ATOMIC_ACQUIRE);
     if (Rest(cpu, marks, after) && before == after) return true;
   }
   return false;

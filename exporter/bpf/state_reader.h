@@ -10,9 +10,10 @@
 
 namespace kmem {
 
-// A word that is being written is read as it was before or as it is then.
+// A word that is being written is read as it was before or as it is then, and before whatever is
+// read next.
 inline std::uint64_t LoadWord(const std::uint64_t& word) {
-  return __atomic_load_n(&word, __ATOMIC_RELAXED);
+  return __atomic_load_n(&word, __ATOMIC_ACQUIRE);
 }
 
 // Copies `to.size()` bytes, a multiple of 8, word by word: each word is whole, but an event that is
