@@ -60,9 +60,8 @@ TEST(BpfStateReaderTest, WhatIsCopiedBetweenEventsBelongsTogether) {
     kmem_bpf_mark& mark = cpu->marks[kMark];
     for (std::uint64_t n = 1; !stop; ++n) {
       __atomic_store_n(&mark.sequence, 2 * n - 1, __ATOMIC_RELEASE);
-      __atomic_thread_fence(__ATOMIC_RELEASE);
       for (std::size_t i = 0; i < sizeof(pcp_tally) / sizeof n; ++i) {
-        __atomic_store_n(&words[i], n, __ATOMIC_RELAXED);
+        __atomic_store_n(&words[i], n, __ATOMIC_RELEASE);  // after the mark
       }
       __atomic_store_n(&mark.sequence, 2 * n, __ATOMIC_RELEASE);
       for (int pause = 0; pause < 2000 && !stop; ++pause) {
