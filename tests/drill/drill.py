@@ -9,13 +9,13 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-import urllib.parse
+
+import prometheus
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -30,12 +30,6 @@ begin = time.monotonic()
 
 def say(text):
     print(f"drill: {time.monotonic() - begin:5.1f} s: {text}", flush=True)
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Host(http.server.BaseHTTPRequestHandler):
@@ -65,8 +59,8 @@ class Drill:
         self._directory = directory
         self._host = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Host)
         threading.Thread(target=self._host.serve_forever, daemon=True).start()
-        self._exporter_port, self._prometheus_port, self._alertmanager_port = (
-            free_port() for _ in range(3))
+        self._exporter_port, self._alertmanager_port = (prometheus.free_port() for _ in range(2))
+        self._prometheus = None
         self._processes = []
 
     def _path(self, name):
@@ -106,18 +100,16 @@ class Drill:
         rules = [f"{REPOSITORY}/deploy/prometheus/kmem-{name}.yaml" for name in ("rules", "alerts")]
         subprocess.run([f"{REPOSITORY}/tests/rules/scale", str(FACTOR), self._directory, *rules],
                        check=True)
-        self._start("prometheus", os.environ["KMEM_DRILL_PROMETHEUS"],
-                    "--config.file=" + self._write("prometheus.yml", {
-                        "global": {"scrape_interval": "1s", "scrape_timeout": "1s",
-                                   "evaluation_interval": "1s"},
-                        "rule_files": [self._path("kmem-*.yaml")],
-                        "alerting": {"alertmanagers": [{"static_configs": [
-                            {"targets": [f"127.0.0.1:{self._alertmanager_port}"]}]}]},
-                        "scrape_configs": [{"job_name": "kmem_exporter", "static_configs": [
-                            {"targets": [f"127.0.0.1:{self._exporter_port}"],
-                             "labels": {"cluster": "drill", "instance": "guest"}}]}]}),
-                    f"--storage.tsdb.path={self._path('tsdb')}",
-                    f"--web.listen-address=127.0.0.1:{self._prometheus_port}")
+        self._prometheus = prometheus.Prometheus(os.environ["KMEM_DRILL_PROMETHEUS"], self._directory, {
+            "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
+            "rule_files": [self._path("kmem-*.yaml")],
+            "alerting": {"alertmanagers": [{"static_configs": [
+                {"targets": [f"127.0.0.1:{self._alertmanager_port}"]}]}]},
+            "scrape_configs": [{"job_name": "kmem_exporter", "static_configs": [
+                {"targets": [f"127.0.0.1:{self._exporter_port}"],
+                 "labels": {"cluster": "drill", "instance": "guest"}}]}]})
+        self.value = self._prometheus.value
+        self._processes.append(("prometheus", self._prometheus.process))
 
     def stop(self):
         for _, process in self._processes:
@@ -134,25 +126,6 @@ class Drill:
         return "".join(f"--- {name}\n" + "".join(
             open(self._path(f"{name}.log"), encoding="utf-8", errors="replace").readlines()[-25:])
             for name, _ in self._processes)
-
-    def _get(self, port, path):
-        """What the API answers; None while it does not."""
-        try:
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-            connection.request("GET", path)
-            response = connection.getresponse()
-            body = response.read()
-            connection.close()
-        except OSError:
-            return None
-        return json.loads(body) if response.status == 200 else None
-
-    def value(self, expression):
-        """The only value of an instant query, or None."""
-        answer = self._get(self._prometheus_port,
-                           "/api/v1/query?" + urllib.parse.urlencode({"query": expression}))
-        result = answer["data"]["result"] if answer else []
-        return float(result[0]["value"][1]) if result else None
 
     def wait_until(self, condition, seconds, what):
         deadline = time.monotonic() + seconds
@@ -176,7 +149,10 @@ class Drill:
 
     def active(self):
         """Our alert in Alertmanager, while it is active."""
-        alerts = self._get(self._alertmanager_port, "/api/v2/alerts?active=true") or []
+        connection = http.client.HTTPConnection("127.0.0.1", self._alertmanager_port, timeout=10)
+        connection.request("GET", "/api/v2/alerts?active=true")
+        alerts = json.loads(connection.getresponse().read())
+        connection.close()
         return [alert for alert in alerts if alert["labels"]["alertname"] == ALERT]
 
     def run(self):
