@@ -134,11 +134,9 @@ class Scrapes(BpfTest, TracingTest):
         for storm in storms:
             storm.start()
         try:
-            last, scrapes = exporter.scrape(), 0
-            end = time.monotonic() + 5
-            while time.monotonic() < end:
+            last = exporter.scrape()
+            for _ in range(60):
                 now = exporter.scrape()
-                scrapes += 1
                 for name, samples in now.samples.items():
                     if not name.endswith(("_total", "_bucket", "_count", "_sum")):
                         continue
@@ -153,7 +151,6 @@ class Scrapes(BpfTest, TracingTest):
             for other in others:
                 other.kill()
                 other.wait()
-        self.assertGreater(scrapes, 20)
 
     def test_both_engines_have_the_same_series(self):
         bpf = self.start()
