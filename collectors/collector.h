@@ -26,6 +26,9 @@ struct Symbol {
   std::string module;  // "kernel" for built-in code
 };
 
+// No function has more bytes; what is farther from the beginning of one has no name.
+inline constexpr std::uint64_t kLongestFunction = 1 << 20;
+
 // The names of the kernel's functions. Any thread.
 class Symbols {
  public:

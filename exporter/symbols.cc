@@ -11,8 +11,6 @@ namespace kmem {
 namespace {
 
 constexpr std::chrono::seconds kLookInterval{10};
-// No function is longer; what is farther from its beginning belongs to something that has no name.
-constexpr std::uint64_t kLongestFunction = 1 << 20;
 
 std::string_view TakeUntil(std::string_view& text, char end) {
   const std::size_t at = std::min(text.find(end), text.size());
