@@ -121,8 +121,10 @@ std::optional<Symbol> KernelSymbols::Find(std::uint64_t return_address) const {
   return Symbol{names_.c_str() + entry->name, modules_[entry->module]};
 }
 
-std::shared_ptr<Symbols> ReadSymbols(const CollectorsConfig& config, const ProcReader& proc) {
-  if (!config.slab || !config.slab_options.callsites.enabled) return nullptr;
+std::shared_ptr<Symbols> ReadSymbols(const TraceCollectors& collectors, const ProcReader& proc) {
+  const bool wanted = std::ranges::any_of(
+      collectors, [](const auto& collector) { return collector->wants_symbols(); });
+  if (!wanted) return nullptr;
   auto symbols = std::make_shared<KernelSymbols>(proc);
   if (!symbols->available()) {
     spdlog::warn("call sites have no names, so all are in call_site=\"other\": {}",
