@@ -1,7 +1,7 @@
 # The few commands to start from; CMake builds (CMakePresets.json), ctest tests.
 .DEFAULT_GOAL := help
 .PHONY: help deps build run test test-asan test-tsan test-e2e test-fresh test-kernels test-accuracy \
-        test-image test-deb fuzz lint bench image deb
+        test-image test-deb test-deploy fuzz lint bench image deb
 
 # Arguments of the program for `make run`, as in: make run ARGS=--web.listen-address=:9999
 ARGS ?=
@@ -59,6 +59,10 @@ test-kernels: build ## the numbers against a second observer, in Linux 5.10 and 
 test-accuracy: build ## the numbers against a second observer and perf, on the live kernel (root)
 	@deploy/install-deps accuracy
 	@tests/accuracy/live_equality || [ $$? = 77 ]
+
+test-deploy: ## one version everywhere; compose file, workflows and issue forms; every error explained
+	@deploy/install-deps deploy
+	@tests/deploy/run
 
 image: ## the image by the Dockerfile: build/image/kmem_exporter.tar (root; buildah)
 	@deploy/install-deps image
