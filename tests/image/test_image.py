@@ -195,6 +195,15 @@ class Running(ImageTest):
         container.wait_until_ready()
         self.assertEqual(int(container.status("CapEff"), 16), 1 << 38 | 1 << 39)
         self.assert_counts_real_events("bpf")
+        self.assertEqual(Metrics(get("/metrics"))["kmem_exporter_symbols_available"], 0)
+        self.assertEqual(container.stop(), 0, container.log())
+
+    def test_with_a_third_call_sites_have_names(self):
+        if not os.path.exists("/sys/kernel/btf/vmlinux"):
+            self.skipTest("this kernel has no BTF")
+        container = self.start("--engine=bpf", capabilities=["CAP_BPF", "CAP_PERFMON", "CAP_SYSLOG"])
+        container.wait_until_ready()
+        self.assertEqual(Metrics(get("/metrics"))["kmem_exporter_symbols_available"], 1)
         self.assertEqual(container.stop(), 0, container.log())
 
     def test_killed_it_leaves_an_idle_instance_that_its_cleanup_removes(self):
