@@ -1,7 +1,7 @@
 # The few commands to start from; CMake builds (CMakePresets.json), ctest tests.
 .DEFAULT_GOAL := help
 .PHONY: help deps build run test test-asan test-tsan test-e2e test-fresh test-kernels test-accuracy \
-        test-image test-deb test-deploy fuzz lint bench image deb
+        test-image test-deb test-deploy test-rules test-drill fuzz lint bench bench-fleet picture image deb
 
 # Arguments of the program for `make run`, as in: make run ARGS=--web.listen-address=:9999
 ARGS ?=
@@ -42,6 +42,14 @@ test-tsan: deps ## the same tests with the thread sanitizer
 test-e2e: build ## a real Prometheus scrapes the program (downloaded, not installed)
 	@tests/e2e/run
 
+test-rules: build ## rules, alerts, runbooks, dashboards: with promtool and a real Prometheus
+	@deploy/install-deps rules
+	@tests/rules/run
+
+test-drill: build ## a guest's memory fragments, the alert fires, the remedy ends it (root)
+	@deploy/install-deps kernels
+	@tests/drill/run
+
 test-fresh: ## make test and make run on a machine that has nothing; DIST=bookworm or trixie
 	@deploy/install-deps fresh
 	@tests/fresh/run $(DIST)
@@ -81,6 +89,13 @@ test-deb: deb ## install, upgrade, remove and purge it in a new Debian with a re
 bench: build ## what counting costs, ours and others, on the live kernel (root); BENCH_ROUNDS=7
 	@deploy/install-deps bench
 	@tests/bench/run --rounds $(BENCH_ROUNDS) || [ $$? = 77 ]
+
+bench-fleet: build ## what a fleet costs a Prometheus: 200 replaying exporters (root)
+	@tests/fleet/run
+
+picture: build ## draw docs/pictures/node.png anew, from 5 minutes of the live kernel (root)
+	@deploy/install-deps picture
+	@docs/pictures/render
 
 fuzz: deps ## every fuzzer, FUZZ_SECONDS=20 each
 	@deploy/install-deps fuzz
