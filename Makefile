@@ -1,7 +1,7 @@
 # The few commands to start from; CMake builds (CMakePresets.json), ctest tests.
 .DEFAULT_GOAL := help
 .PHONY: help deps build run test test-asan test-tsan test-e2e test-fresh test-kernels test-accuracy \
-        test-image test-deb test-deploy test-rules test-drill fuzz lint bench bench-fleet picture image deb
+        test-chart test-image test-deb test-deploy test-rules test-drill fuzz lint bench bench-fleet picture image deb
 
 # Arguments of the program for `make run`, as in: make run ARGS=--web.listen-address=:9999
 ARGS ?=
@@ -49,6 +49,10 @@ test-rules: build ## rules, alerts, runbooks, dashboards: with promtool and a re
 test-drill: build ## a guest's memory fragments, the alert fires, the remedy ends it (root)
 	@deploy/install-deps kernels
 	@tests/drill/run
+
+test-chart: ## the Helm chart and the manifests made from it, without a cluster
+	@deploy/install-deps chart
+	@tests/chart/run
 
 test-fresh: ## make test and make run on a machine that has nothing; DIST=bookworm or trixie
 	@deploy/install-deps fresh
