@@ -1,7 +1,7 @@
 # The few commands to start from; CMake builds (CMakePresets.json), ctest tests.
 .DEFAULT_GOAL := help
 .PHONY: help deps build run test test-asan test-tsan test-e2e test-fresh test-kernels test-accuracy \
-        test-chart test-image test-deb test-deploy test-rules test-drill fuzz lint bench bench-fleet picture image deb
+        test-chart test-cluster test-image test-deb test-deploy test-rules test-drill fuzz lint bench bench-fleet picture image deb
 
 # Arguments of the program for `make run`, as in: make run ARGS=--web.listen-address=:9999
 ARGS ?=
@@ -54,6 +54,10 @@ test-chart: ## the Helm chart and the manifests made from it, without a cluster
 	@deploy/install-deps chart
 	@tests/chart/run
 
+test-cluster: image ## the chart in a real one-node Kubernetes (root), or in that of KUBECONFIG
+	@deploy/install-deps chart cluster
+	@tests/e2e/cluster/run
+
 test-fresh: ## make test and make run on a machine that has nothing; DIST=bookworm or trixie
 	@deploy/install-deps fresh
 	@tests/fresh/run $(DIST)
@@ -81,6 +85,7 @@ image: ## the image by the Dockerfile: build/image/kmem_exporter.tar (root; buil
 	@tests/image/build
 
 test-image: image ## the image under runc: no capability, read-only root, real events (root)
+	@deploy/install-deps chart
 	@tests/image/run
 
 deb: build ## the Debian package: build/release/packages/kmem-exporter_VERSION_ARCH.deb
