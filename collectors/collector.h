@@ -26,6 +26,9 @@ struct Symbol {
   std::string module;  // "kernel" for built-in code
 };
 
+// No function has more bytes; what is farther from the beginning of one has no name.
+inline constexpr std::uint64_t kLongestFunction = 1 << 20;
+
 // The names of the kernel's functions. Any thread.
 class Symbols {
  public:
@@ -123,6 +126,8 @@ class TraceCollector {
   // Appends what Export() needs of it, at most `common_bytes()`.
   virtual void ReadCommon(const std::byte* /*common*/, std::vector<std::byte>& /*out*/) const {}
 
+  // Whether Export() has a use for KernelFacts::symbols.
+  [[nodiscard]] virtual bool wants_symbols() const { return false; }
   // The addresses in what ReadCommon() gave whose names Export() asks for.
   [[nodiscard]] virtual std::vector<std::uint64_t> Addresses(
       std::span<const std::byte> /*common*/) const {

@@ -32,11 +32,10 @@ class SlabCollector : public TraceCollector {
   [[nodiscard]] std::size_t common_bytes() const override;
   void InitCommon(std::byte* common) const override;
   void ReadCommon(const std::byte* common, std::vector<std::byte>& out) const override;
+  [[nodiscard]] bool wants_symbols() const override { return options_.callsites.enabled; }
   [[nodiscard]] std::vector<std::uint64_t> Addresses(
       std::span<const std::byte> common) const override;
   void Export(const Tallies& tallies, const KernelFacts& facts, Families& out) const override;
-
-  [[nodiscard]] const SlabOptions& options() const { return options_; }
 
  private:
   // One of the tables by name, across scrapes; scrapes take turns.

@@ -11,8 +11,6 @@ namespace kmem {
 namespace {
 
 constexpr std::chrono::seconds kLookInterval{10};
-// No function is longer; what is farther from its beginning belongs to something that has no name.
-constexpr std::uint64_t kLongestFunction = 1 << 20;
 
 std::string_view TakeUntil(std::string_view& text, char end) {
   const std::size_t at = std::min(text.find(end), text.size());
@@ -123,8 +121,10 @@ std::optional<Symbol> KernelSymbols::Find(std::uint64_t return_address) const {
   return Symbol{names_.c_str() + entry->name, modules_[entry->module]};
 }
 
-std::shared_ptr<Symbols> ReadSymbols(const CollectorsConfig& config, const ProcReader& proc) {
-  if (!config.slab || !config.slab_options.callsites.enabled) return nullptr;
+std::shared_ptr<Symbols> ReadSymbols(const TraceCollectors& collectors, const ProcReader& proc) {
+  const bool wanted = std::ranges::any_of(
+      collectors, [](const auto& collector) { return collector->wants_symbols(); });
+  if (!wanted) return nullptr;
   auto symbols = std::make_shared<KernelSymbols>(proc);
   if (!symbols->available()) {
     spdlog::warn("call sites have no names, so all are in call_site=\"other\": {}",

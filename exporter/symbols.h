@@ -15,7 +15,7 @@
 #include <vector>
 
 #include "collectors/collector.h"
-#include "exporter/config.h"
+#include "exporter/collector_list.h"
 
 namespace kmem {
 
@@ -67,8 +67,8 @@ class SymbolList : public Symbols {
   const std::map<std::uint64_t, Symbol> symbols_;
 };
 
-// The live kernel's names, if the configuration has a use for them. If they can't be had the log
-// says why. `proc` must outlive them.
-std::shared_ptr<Symbols> ReadSymbols(const CollectorsConfig& config, const ProcReader& proc);
+// The live kernel's names, if one of the collectors has a use for them. If they can't be had the
+// log says why. `proc` must outlive them.
+std::shared_ptr<Symbols> ReadSymbols(const TraceCollectors& collectors, const ProcReader& proc);
 
 }  // namespace kmem

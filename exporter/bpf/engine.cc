@@ -98,7 +98,7 @@ BpfEngine::BpfEngine(const Config& config, const TraceCollectors& collectors,
   if (!config.collectors.slab) slab_.callsites.enabled = slab_.caches.enabled = false;
   SizeStates();
   Load(log);
-  facts_.symbols = ReadSymbols(config.collectors, proc);
+  facts_.symbols = ReadSymbols(collectors, proc);
   MapStates(log);
   Attach(log);
 }

@@ -69,7 +69,7 @@ TracefsEngine::TracefsEngine(const Config& config, const TraceCollectors& collec
     const std::vector<std::string> wanted = WantedEvents(collectors, config.extra_events);
     AddFormats(formats, wanted);
     formats.CompleteFacts(facts_);
-    facts_.symbols = ReadSymbols(config.collectors, proc);
+    facts_.symbols = ReadSymbols(collectors, proc);
 
     const std::vector<std::uint32_t> cpus = instance_.Cpus();
     dispatcher_.emplace(collectors, facts_, cpus.empty() ? 0 : cpus.back() + 1, state_);

@@ -272,8 +272,11 @@ void Formats::CompleteFacts(KernelFacts& facts) const {
 }
 
 std::string Formats::Function(std::uint64_t return_address) const {
-  const char* name = tep_find_function(tep_, return_address - 1);
-  return name == nullptr ? "" : name;
+  // The call stands before it, and may be the function's last instruction.
+  const std::uint64_t address = return_address - 1;
+  const char* name = tep_find_function(tep_, address);
+  const bool near = address - tep_find_function_address(tep_, address) < kLongestFunction;
+  return name == nullptr || !near ? "" : name;
 }
 
 std::vector<std::uint16_t> Formats::AllIds() const {
