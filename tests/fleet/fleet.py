@@ -89,7 +89,8 @@ def measure(targets, seconds):
             result = {
                 "targets": targets,
                 "cores": (cpu_seconds(server.process.pid) - cpu) / took,
-                "samples": (own_value(server, "prometheus_tsdb_head_samples_appended_total") - samples) / took,
+                "samples": (own_value(server, "prometheus_tsdb_head_samples_appended_total")
+                            - samples) / took,
                 "rss": of_process(server.process.pid, "VmRSS") << 10,
                 "series": own_value(server, "prometheus_tsdb_head_series"),
                 "scraped": server.value("avg(scrape_samples_scraped)"),
@@ -123,8 +124,9 @@ def report(small, large):
             if line.startswith("model name")}
     version = subprocess.run([os.environ["KMEM_TEST_PROMETHEUS"], "--version"], check=True,
                              stdout=subprocess.PIPE, text=True).stdout.split()[2]
+    kernel = platform.release().split("-")[0]
     yield (f"Measured on {time.strftime('%Y-%m-%d')} with Prometheus {version} on {', '.join(sorted(cpus))}, "
-           f"{os.cpu_count()} CPUs, Linux {platform.release().split("-")[0]}; scraped and evaluated every {SCRAPE_SECONDS} s.")
+           f"{os.cpu_count()} CPUs, Linux {kernel}; scraped and evaluated every {SCRAPE_SECONDS} s.")
     yield ""
     yield "| | " + " | ".join(f"{each['targets']} exporters" for each in (small, large)) + " |"
     yield "|---|---:|---:|"
@@ -163,7 +165,8 @@ def report(small, large):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--targets", type=int, default=200, help="exporters of the smaller fleet; the other has twice as many")
+    parser.add_argument("--targets", type=int, default=200,
+                        help="exporters of the smaller fleet; the other has twice as many")
     parser.add_argument("--seconds", type=int, default=180, help="how long to measure each")
     parser.add_argument("--update", action="store_true", help="put the result into docs/scale.md")
     args = parser.parse_args()
@@ -171,7 +174,7 @@ def main():
         parser.error("--targets: at least 200, or the difference is lost in the noise")
     results = []
     for targets in (args.targets, 2 * args.targets):
-        print(f"fleet: {targets} exporters, some {WARM_UP_SECONDS + args.seconds + 2 * SCRAPE_SECONDS} s", flush=True)
+        print(f"fleet: {targets} exporters, some {WARM_UP_SECONDS + args.seconds + 30} s", flush=True)
         results.append(measure(targets, args.seconds))
     text = "\n".join(report(*results)) + "\n"
     print(text)
