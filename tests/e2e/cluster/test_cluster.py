@@ -246,6 +246,7 @@ class Manifests(unittest.TestCase):
             self.assert_accepted(yaml.safe_dump_all(items))
 
 
+@needs_node  # by whose network the pods are reached
 class Discovery(ReleaseTest):
     """A real Prometheus beside the cluster finds the pods."""
     settings = {"prometheus.annotations.enabled": "true", "config.web.telemetry_path": "/kmem"}
