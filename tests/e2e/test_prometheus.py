@@ -1,15 +1,12 @@
 """What a real Prometheus makes of /metrics. Started by `run`, which has fetched one."""
-import http.client
-import json
 import os
 import re
-import socket
 import subprocess
 import unittest
-import urllib.parse
 
 import harness
 import load
+import prometheus
 import tracefs
 
 PROMETHEUS = os.environ["KMEM_TEST_PROMETHEUS"]
@@ -18,87 +15,27 @@ OF_PROMETHEUS = ("__name__", "job", "instance")  # labels
 OF_THE_KERNEL = re.compile(r"kmem_(?!exporter_)")  # and so the same in every scrape of a replay
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def canonical(labels):
     """Labels with bucket bounds as numbers: OpenMetrics writes 1.0 where the older format has 1."""
     return frozenset((name, float(value) if name == "le" else value) for name, value in labels)
 
 
-class Prometheus:
+class Prometheus(prometheus.Prometheus):
     """A running Prometheus that scrapes one exporter. Made by PrometheusTest.start_prometheus()."""
 
     def __init__(self, exporter, directory):
-        self._log_path = f"{directory}/prometheus.log"
-        config = f"{directory}/prometheus.yml"
-        with open(config, "w", encoding="utf-8") as file:
-            json.dump({  # JSON is YAML
-                "global": {"scrape_interval": "500ms", "scrape_timeout": "500ms"},
-                "scrape_configs": [{"job_name": "kmem",
-                                    "static_configs": [{"targets": [exporter.address]}]}],
-            }, file)
-        self._port = free_port()  # it can't tell which it got for 0
-        with open(self._log_path, "wb") as log:
-            # With setpriv it ends with this process, even a killed one.
-            self._process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", "--",
-                 PROMETHEUS, f"--config.file={config}", f"--storage.tsdb.path={directory}/tsdb",
-                 f"--web.listen-address=127.0.0.1:{self._port}"],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-
-    def log(self):
-        with open(self._log_path, encoding="utf-8") as log:
-            return log.read()
-
-    def complaints(self):
-        return [line for line in self.log().splitlines() if re.search("level=(warn|error)", line, re.I)]
-
-    def get(self, path, **parameters):
-        """What the API answers; None while it is starting."""
-        if self._process.poll() is not None:
-            raise AssertionError(f"Prometheus ended:\n{self.log()}")
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=10)
-        try:
-            connection.request("GET", f"{path}?{urllib.parse.urlencode(parameters)}")
-            response = connection.getresponse()
-            body = response.read()
-        except ConnectionRefusedError:
-            return None
-        finally:
-            connection.close()
-        if response.status == 503:
-            return None
-        if response.status != 200:
-            raise AssertionError(f"{path} {parameters}: {response.status} {body}")
-        return json.loads(body)["data"]
+        super().__init__(PROMETHEUS, directory, {
+            "global": {"scrape_interval": "500ms", "scrape_timeout": "500ms"},
+            "scrape_configs": [{"job_name": "kmem",
+                                "static_configs": [{"targets": [exporter.address]}]}]})
 
     def query(self, expression):
         """The values of an instant query by metric name and labels."""
         result = {}
-        for sample in (self.get("/api/v1/query", query=expression) or {"result": []})["result"]:
-            labels = [pair for pair in sample["metric"].items() if pair[0] not in OF_PROMETHEUS]
-            key = sample["metric"].get("__name__", ""), canonical(labels)
-            result[key] = float(sample["value"][1])
+        for metric, value in self.samples(expression):
+            labels = [pair for pair in metric.items() if pair[0] not in OF_PROMETHEUS]
+            result[metric.get("__name__", ""), canonical(labels)] = value
         return result
-
-    def value(self, expression):
-        """The only value of an instant query, or None."""
-        values = list(self.query(expression).values())
-        if len(values) > 1:
-            raise AssertionError(f"{expression} gives {len(values)} values")
-        return values[0] if values else None
-
-    def stop(self):
-        self._process.terminate()
-        try:
-            self._process.wait(20)
-        finally:
-            self._process.kill()
-            self._process.wait()
 
 
 class PrometheusTest(harness.ExporterTest):

@@ -1,0 +1,30 @@
+# Runs in the guest for ./drill, which says over HTTP, at $host, what phase it is in.
+set -eu
+
+# The phase, and for the remedy the value of vm.min_free_kbytes.
+phase() { wget -q -O - "http://$host/phase"; }
+
+wait_for_phase() {
+    until phase >/tmp/phase && grep -q "^$1" /tmp/phase; do sleep 0.5; done
+    echo "guest: $(cat /tmp/phase)"
+}
+
+kmem_exporter --web.listen-address=:15636 &
+exporter=$!
+# Memory gets short on purpose.
+echo -1000 >/proc/$exporter/oom_score_adj
+
+wait_for_phase fragment
+fragment full &
+load=$!
+
+wait_for_phase remedy
+kill $load
+wait $load || true
+cut -d' ' -f2 /tmp/phase >/proc/sys/vm/min_free_kbytes
+fragment free &
+load=$!
+
+wait_for_phase end
+kill $load $exporter
+wait $exporter

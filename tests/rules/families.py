@@ -1,0 +1,40 @@
+"""The metrics that there are: what the golden files of the exporter hold."""
+import pathlib
+import re
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+# In no expression by these names: Prometheus's own, and those of every process.
+OF_PROMETHEUS = {"up", "ALERTS", "scrape_duration_seconds", "scrape_samples_scraped"}
+
+
+def existing():
+    """The names of all series that a scrape of some kernel gives."""
+    names = set()
+    for file in (REPOSITORY / "tests/golden").glob("*.prom"):
+        names |= set(re.findall(r"^(\w+)(?:\{.*\})? \S+$", file.read_text(encoding="utf-8"), re.MULTILINE))
+    return names
+
+
+def to_come():
+    """Families of docs/metrics.md's contract that rules and dashboards use before the exporter has them:
+    the one list of what is not tested against it. An entry that the exporter has fails a test."""
+    return set((REPOSITORY / "tests/rules/families_to_come").read_text(encoding="utf-8").split())
+
+
+def used_by(expression):
+    """The names of the metrics in an expression, those of recording rules left out."""
+    without_strings = re.sub(r'"(?:[^"\\]|\\.)*"', '""', expression)
+    return set(re.findall(r"(?<![\w:])(?:kmem_|process_|scrape_)\w+(?![\w:])", without_strings)) | (
+        {name for name in ("up", "ALERTS") if re.search(rf"(?<![\w:]){name}(?![\w:(])", without_strings)})
+
+
+def recordings_used_by(expression):
+    return set(re.findall(r"\binstance\w*:\w+:\w+", re.sub(r'"(?:[^"\\]|\\.)*"', '""', expression)))
+
+
+def is_to_come(expression, recorded):
+    """Whether an expression needs a family that is still to come, by itself or through a recording rule."""
+    needed = used_by(expression)
+    for name in recordings_used_by(expression):
+        needed |= used_by(recorded[name])
+    return bool(needed & to_come())
