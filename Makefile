@@ -1,6 +1,7 @@
 # The few commands to start from; CMake builds (CMakePresets.json), ctest tests.
 .DEFAULT_GOAL := help
-.PHONY: help deps build run test test-asan test-tsan test-e2e test-rules test-drill test-fresh test-kernels test-accuracy fuzz lint bench bench-fleet picture
+.PHONY: help deps build run test test-asan test-tsan test-e2e test-fresh test-kernels test-accuracy \
+        test-chart test-cluster test-image test-deb test-deploy test-rules test-drill fuzz lint bench bench-fleet picture image deb
 
 # Arguments of the program for `make run`, as in: make run ARGS=--web.listen-address=:9999
 ARGS ?=
@@ -49,6 +50,14 @@ test-drill: build ## a guest's memory fragments, the alert fires, the remedy end
 	@deploy/install-deps kernels
 	@tests/drill/run
 
+test-chart: ## the Helm chart and the manifests made from it, without a cluster
+	@deploy/install-deps chart
+	@tests/chart/run
+
+test-cluster: image ## the chart in a real one-node Kubernetes (root), or in that of KUBECONFIG
+	@deploy/install-deps chart cluster
+	@tests/e2e/cluster/run
+
 test-fresh: ## make test and make run on a machine that has nothing; DIST=bookworm or trixie
 	@deploy/install-deps fresh
 	@tests/fresh/run $(DIST)
@@ -66,6 +75,25 @@ test-kernels: build ## the numbers against a second observer, in Linux 5.10 and 
 test-accuracy: build ## the numbers against a second observer and perf, on the live kernel (root)
 	@deploy/install-deps accuracy
 	@tests/accuracy/live_equality || [ $$? = 77 ]
+
+test-deploy: ## one version everywhere; compose file, workflows and issue forms; every error explained
+	@deploy/install-deps deploy
+	@tests/deploy/run
+
+image: ## the image by the Dockerfile: build/image/kmem_exporter.tar (root; buildah)
+	@deploy/install-deps image
+	@tests/image/build
+
+test-image: image ## the image under runc: no capability, read-only root, real events (root)
+	@deploy/install-deps chart
+	@tests/image/run
+
+deb: build ## the Debian package: build/release/packages/kmem-exporter_VERSION_ARCH.deb
+	@deploy/install-deps deb
+	@cd build/release && rm -rf packages && cpack >cpack.log 2>&1 || { cat cpack.log; exit 1; }
+
+test-deb: deb ## install, upgrade, remove and purge it in a new Debian with a real systemd (root)
+	@tests/deb/run
 
 bench: build ## what counting costs, ours and others, on the live kernel (root); BENCH_ROUNDS=7
 	@deploy/install-deps bench
