@@ -15,7 +15,7 @@ enum {
   leave = 26 << 20,      // free memory; the zone DMA, out of reach, is 15 MiB of it
   tables_per_step = 32,  // page tables made by a step
   steps_per_round = 25,  // without a full memory, they are given back after so many steps
-  stride = 8,            // of so many pages one becomes free
+  stride = 64,           // of so many pages one becomes free at a time
 };
 
 static char* map(size_t size) {
@@ -44,7 +44,8 @@ static void full(void) {
   size_t used = 0;
   for (; (size_t)sysconf(_SC_AVPHYS_PAGES) * page_size > leave; used += 16 * page_size)
     for (size_t i = 0; i < 16; i++) area[used + i * page_size] = 1;
-  // Every eighth page, then those beside them, and so on: a pageblock never has many free at a time.
+  // One page in 64, then those beside them, and so on: no pageblock has many free, so that each fallback
+  // serves for few page tables.
   for (size_t first = 0; first < stride; first++) {
     size_t next = first * page_size;
     while (next < used) {
