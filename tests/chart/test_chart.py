@@ -148,6 +148,8 @@ class EveryValueSet(ChartTest):
                      for port in container.get("ports", [])}
             self.assertEqual(len(ports), 1)
             self.assertLessEqual(daemonset["spec"]["selector"]["matchLabels"].items(), labels)
+            for probe in ("livenessProbe", "readinessProbe"):  # a name would be one of that container's own
+                self.assertIn(rendered.container[probe]["httpGet"]["port"], ports.values())
             for service in rendered.all("Service"):
                 self.assertLessEqual(service["spec"]["selector"].items(), labels)
                 self.assertEqual([port["targetPort"] for port in service["spec"]["ports"]], list(ports))
