@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -19,6 +20,32 @@
 
 namespace kmem {
 
+// A function of the kernel, as labels show it.
+struct Symbol {
+  std::string function;
+  std::string module;  // "kernel" for built-in code
+};
+
+// No function has more bytes; what is farther from the beginning of one has no name.
+inline constexpr std::uint64_t kLongestFunction = 1 << 20;
+
+// The names of the kernel's functions. Any thread.
+class Symbols {
+ public:
+  Symbols() = default;
+  Symbols(const Symbols&) = delete;
+  Symbols& operator=(const Symbols&) = delete;
+  virtual ~Symbols() = default;
+
+  // False: addresses are hidden from us.
+  [[nodiscard]] virtual bool available() const = 0;
+  // Looks whether the kernel's modules have changed, now and then. The number changes when names
+  // that were found before may be wrong now.
+  virtual std::uint64_t Refresh() = 0;
+  // The function that a call returns to at that address.
+  [[nodiscard]] virtual std::optional<Symbol> Find(std::uint64_t return_address) const = 0;
+};
+
 // What must be known of the kernel that wrote the events, beside their format.
 struct KernelFacts {
   std::uint64_t page_size = 4096;  // bytes
@@ -28,6 +55,9 @@ struct KernelFacts {
   bool change_ownership_told = true;       // whether extfrag events say it
   std::vector<std::string> migratetypes;   // names by number, lower case
   std::vector<std::uint32_t> online_cpus;  // those whose series exist from the start
+  bool cache_allocs_named = false;         // whether allocations from a cache say its name
+  bool cache_frees_named = false;          // whether frees do
+  std::shared_ptr<Symbols> symbols;        // NULL: addresses have no names here
 
   // The name of a migratetype, or its number where the name is not known.
   [[nodiscard]] std::string MigratetypeName(std::size_t number) const;
@@ -39,6 +69,11 @@ class Tallies {
  public:
   Tallies() = default;
   Tallies(std::size_t bytes, std::uint32_t cpus);
+
+  // What the collector read of its common state (TraceCollector::ReadCommon), and when by
+  // CLOCK_MONOTONIC; both empty for a collector that has none.
+  std::vector<std::byte> common;
+  std::uint64_t taken_at_ns = 0;
 
   [[nodiscard]] std::uint32_t cpus() const { return cpus_; }
   [[nodiscard]] std::size_t stride() const { return stride_; }
@@ -83,6 +118,21 @@ class TraceCollector {
   // Called for a tally, or a copy, that is exported next: every event of its CPU before `now_ns`
   // (the trace's clock) has been handled.
   virtual void Settle(std::byte* /*tally*/, std::uint64_t /*now_ns*/) const {}
+
+  // The state that all CPUs have in common where one thread tallies for all of them: 0 bytes if the
+  // collector has none. Handlers get it as kmem_context::common. It starts as zeros.
+  [[nodiscard]] virtual std::size_t common_bytes() const { return 0; }
+  virtual void InitCommon(std::byte* /*common*/) const {}
+  // Appends what Export() needs of it, at most `common_bytes()`.
+  virtual void ReadCommon(const std::byte* /*common*/, std::vector<std::byte>& /*out*/) const {}
+
+  // Whether Export() has a use for KernelFacts::symbols.
+  [[nodiscard]] virtual bool wants_symbols() const { return false; }
+  // The addresses in what ReadCommon() gave whose names Export() asks for.
+  [[nodiscard]] virtual std::vector<std::uint64_t> Addresses(
+      std::span<const std::byte> /*common*/) const {
+    return {};
+  }
 
   // Merges the CPUs and appends this collector's families.
   virtual void Export(const Tallies& tallies, const KernelFacts& facts, Families& out) const = 0;

@@ -82,7 +82,27 @@ struct Optional {
   static constexpr auto kTarget = kMember;
 };
 
+// The same for a text (`__data_loc char[]`), and a member of type kmem_text.
+template <FixedString kName, auto kMember>
+struct OptionalText {
+  static constexpr FieldSpec kSpec{kName.view(), false, 0};
+  static constexpr auto kTarget = kMember;
+};
+
 namespace internal {
+
+// Where a record keeps a text: `where` is its __data_loc, the offset in the lower half and the
+// length with the NUL in the upper one (include/trace/stages/stage4_event_cb.h). NULL if it does
+// not lie within the record, or has no NUL.
+inline kmem_text LoadText(const std::byte* record, std::uint32_t record_bytes,
+                          std::uint64_t where) {
+  const auto offset = static_cast<std::uint32_t>(where & 0xFFFF);
+  const auto bytes = static_cast<std::uint32_t>(where >> 16 & 0xFFFF);
+  if (bytes == 0 || offset + bytes > record_bytes) return {nullptr, 0};
+  const char* text = reinterpret_cast<const char*>(record) + offset;
+  if (text[bytes - 1] != '\0') return {nullptr, 0};
+  return {text, bytes - 1};
+}
 
 template <class Function>
 struct CountTraits;
@@ -100,8 +120,13 @@ struct CountTraits<kmem_verdict (*)(TallyT*, const kmem_context*)> {
 };
 
 template <class Event, class Value>
-void Assign(Event& event, Value Event::*member, std::uint64_t raw) {
-  event.*member = static_cast<Value>(raw);
+void Assign(Event& event, Value Event::*member, std::uint64_t raw, const std::byte* record,
+            std::uint32_t record_bytes) {
+  if constexpr (std::is_same_v<Value, kmem_text>) {
+    event.*member = LoadText(record, record_bytes, raw);
+  } else {
+    event.*member = static_cast<Value>(raw);
+  }
 }
 
 }  // namespace internal
@@ -121,7 +146,7 @@ struct Tracepoint {
       return kCount(reinterpret_cast<Tally*>(tally), &context);
     } else {
       Event event{};
-      Decode(event, record, fields, std::index_sequence_for<Fields...>{});
+      Decode(event, record, fields, context.bytes, std::index_sequence_for<Fields...>{});
       return kCount(reinterpret_cast<Tally*>(tally), &event, &context);
     }
   }
@@ -132,8 +157,10 @@ struct Tracepoint {
  private:
   template <std::size_t... kIndex>
   static void Decode(Event& event, const std::byte* record, const BoundField* fields,
-                     std::index_sequence<kIndex...> /*indices*/) {
-    (internal::Assign(event, Fields::kTarget, LoadField(record, fields[kIndex])), ...);
+                     std::uint32_t record_bytes, std::index_sequence<kIndex...> /*indices*/) {
+    (internal::Assign(event, Fields::kTarget, LoadField(record, fields[kIndex]), record,
+                      record_bytes),
+     ...);
   }
 };
 

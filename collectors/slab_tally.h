@@ -7,7 +7,7 @@
  */
 #pragma once
 
-#include "collectors/tally.h"
+#include "collectors/keyed_table.h"
 
 enum {
   /* Upper bounds 8, 16, 32, 64, 96, 128, 192, 256, 512, ... 4 MiB: the size classes of kmalloc
@@ -15,6 +15,10 @@ enum {
   SLAB_SIZE_BUCKETS = 23,
   /* Upper bounds 0, 4, 8, 16, ... 1 MiB; and +Inf. */
   SLAB_WASTE_BUCKETS = 21,
+  /* Places in the tables that one thread fills for all CPUs. */
+  SLAB_SITE_SLOTS = 8192,
+  SLAB_CACHE_SLOTS = 2048,
+  SLAB_CACHE_NAME_BYTES = 48, /* with the NUL; what is longer is cut */
 };
 
 /* kfree(NULL) and kfree(ZERO_SIZE_PTR) fire the event and free nothing (include/linux/slab.h). */
@@ -24,10 +28,13 @@ struct slab_alloc_event {
   uint64_t ptr; /* 0: the allocation failed, bytes_alloc is then what was tried */
   uint64_t bytes_req;
   uint64_t bytes_alloc;
+  uint64_t call_site; /* the address that the allocation returns to */
+  struct kmem_text cache;
 };
 
 struct slab_free_event {
   uint64_t ptr;
+  struct kmem_text cache;
 };
 
 struct slab_alloc_counts {
@@ -43,13 +50,38 @@ struct slab_kmalloc_counts {
   uint64_t waste[SLAB_WASTE_BUCKETS];
 };
 
+/* By the bucket of bytes_alloc, which for kmalloc is a size class. */
+struct slab_class_counts {
+  uint64_t allocations[SLAB_SIZE_BUCKETS];
+  uint64_t requested_bytes[SLAB_SIZE_BUCKETS];
+};
+
 struct slab_tally {
   struct slab_kmalloc_counts kmalloc;
   struct slab_kmalloc_counts kmalloc_node;
+  struct slab_class_counts kmalloc_classes;
+  struct slab_class_counts kmalloc_node_classes;
   struct slab_alloc_counts kmem_cache_alloc;
   struct slab_alloc_counts kmem_cache_alloc_node;
   uint64_t kfree;
   uint64_t kmem_cache_free;
+};
+
+/* What the slots' values count: of a call site ... */
+enum { SLAB_SITE_ALLOCATIONS, SLAB_SITE_REQUESTED, SLAB_SITE_UNREQUESTED, SLAB_SITE_SIZES };
+/* ... where the sizes are: the first one seen, a bit for each bucket of sizes, and a bit that says
+ * whether there were others than the first. ... */
+enum { SLAB_SIZES_CLASSES_SHIFT = 32, SLAB_SIZES_VARY_SHIFT = 63 };
+/* ... and of a cache. */
+enum { SLAB_CACHE_ALLOCATIONS, SLAB_CACHE_ALLOCATED_BYTES, SLAB_CACHE_FREES };
+
+/* What one thread tallies for all CPUs beside their tallies. */
+struct slab_common {
+  uint64_t sites_wanted;
+  uint64_t caches_wanted;
+  struct kmem_slot sites[SLAB_SITE_SLOTS];
+  struct kmem_slot caches[SLAB_CACHE_SLOTS];
+  char cache_names[SLAB_CACHE_SLOTS][SLAB_CACHE_NAME_BYTES];
 };
 
 /* Buckets of sizes up to 1 KiB, by their multiples of 8 bytes: in the kernel looking them up costs
@@ -109,32 +141,110 @@ KMEM_INLINE enum kmem_verdict slab_count_kmalloc_into(struct slab_kmalloc_counts
   return verdict;
 }
 
+KMEM_INLINE void slab_count_class(struct slab_class_counts* counts,
+                                  const struct slab_alloc_event* event) {
+  if (event->ptr == 0) return;
+  const uint32_t bucket = slab_size_bucket(event->bytes_alloc);
+  counts->allocations[bucket]++;
+  counts->requested_bytes[bucket] += event->bytes_req;
+}
+
+/* In a table of `size` slots, a power of two, by call site. */
+KMEM_INLINE void slab_count_site(struct kmem_slot* slots, uint32_t size,
+                                 const struct slab_alloc_event* event) {
+  if (event->ptr == 0) return;
+  struct kmem_place place;
+  kmem_find_place(slots, size, event->call_site, &place);
+  struct kmem_slot* const slot = place.slot;
+  if (!slot) return;
+  const uint32_t requested = (uint32_t)event->bytes_req;
+  const uint32_t bucket = slab_size_bucket(event->bytes_req);
+  if (place.taken) {
+    slot->values[SLAB_SITE_SIZES] = requested;
+    kmem_slot_open(slot);
+  }
+  slot->values[SLAB_SITE_ALLOCATIONS]++;
+  slot->values[SLAB_SITE_REQUESTED] += event->bytes_req;
+  slot->values[SLAB_SITE_UNREQUESTED] += event->bytes_alloc - event->bytes_req;
+  const uint64_t sizes = slot->values[SLAB_SITE_SIZES];
+  const uint64_t varies = (uint32_t)sizes != requested;
+  slot->values[SLAB_SITE_SIZES] =
+      sizes | UINT64_C(1) << (SLAB_SIZES_CLASSES_SHIFT + bucket) | varies << SLAB_SIZES_VARY_SHIFT;
+}
+
+/* Of the table that one thread fills, by the cache's name. NULL: it goes uncounted this time. */
+KMEM_INLINE struct kmem_slot* slab_cache_of(struct slab_common* common,
+                                            const struct kmem_text* name) {
+  struct kmem_place place;
+  kmem_find_place(common->caches, SLAB_CACHE_SLOTS, kmem_text_key(name), &place);
+  if (place.taken) {
+    char* const copy = common->cache_names[place.number];
+    const uint32_t most = SLAB_CACHE_NAME_BYTES - 1;
+    const uint32_t bytes = name->bytes < most ? name->bytes : most;
+    for (uint32_t i = 0; i < bytes; ++i) copy[i] = name->text[i];
+    for (uint32_t i = bytes; i < SLAB_CACHE_NAME_BYTES; ++i) copy[i] = 0;
+    kmem_slot_open(place.slot);
+  }
+  return place.slot;
+}
+
+/* An event's context where a thread tallies for all CPUs; the in-kernel programs have none. */
+KMEM_INLINE struct slab_common* slab_common_of(const struct kmem_context* context) {
+  return context ? (struct slab_common*)context->common : 0;
+}
+
+KMEM_INLINE enum kmem_verdict slab_count_kmalloc_event(struct slab_kmalloc_counts* counts,
+                                                       struct slab_class_counts* classes,
+                                                       const struct slab_alloc_event* event,
+                                                       const struct kmem_context* context) {
+  const enum kmem_verdict verdict = slab_count_kmalloc_into(counts, event);
+  struct slab_common* const common = slab_common_of(context);
+  if (verdict != KMEM_COUNTED || !common) return verdict;
+  if (common->sites_wanted) slab_count_site(common->sites, SLAB_SITE_SLOTS, event);
+  if (common->caches_wanted) slab_count_class(classes, event);
+  return verdict;
+}
+
+KMEM_INLINE enum kmem_verdict slab_count_cache_alloc_event(struct slab_alloc_counts* counts,
+                                                           const struct slab_alloc_event* event,
+                                                           const struct kmem_context* context) {
+  const enum kmem_verdict verdict = slab_count_alloc(counts, event);
+  struct slab_common* const common = slab_common_of(context);
+  if (verdict != KMEM_COUNTED || !common || event->ptr == 0) return verdict;
+  if (common->sites_wanted) slab_count_site(common->sites, SLAB_SITE_SLOTS, event);
+  if (common->caches_wanted && event->cache.text) {
+    struct kmem_slot* const slot = slab_cache_of(common, &event->cache);
+    if (slot) {
+      slot->values[SLAB_CACHE_ALLOCATIONS]++;
+      slot->values[SLAB_CACHE_ALLOCATED_BYTES] += event->bytes_alloc;
+    }
+  }
+  return verdict;
+}
+
 KMEM_INLINE enum kmem_verdict slab_count_kmalloc(struct slab_tally* tally,
                                                  const struct slab_alloc_event* event,
                                                  const struct kmem_context* context) {
-  (void)context;
-  return slab_count_kmalloc_into(&tally->kmalloc, event);
+  return slab_count_kmalloc_event(&tally->kmalloc, &tally->kmalloc_classes, event, context);
 }
 
 KMEM_INLINE enum kmem_verdict slab_count_kmalloc_node(struct slab_tally* tally,
                                                       const struct slab_alloc_event* event,
                                                       const struct kmem_context* context) {
-  (void)context;
-  return slab_count_kmalloc_into(&tally->kmalloc_node, event);
+  return slab_count_kmalloc_event(&tally->kmalloc_node, &tally->kmalloc_node_classes, event,
+                                  context);
 }
 
 KMEM_INLINE enum kmem_verdict slab_count_kmem_cache_alloc(struct slab_tally* tally,
                                                           const struct slab_alloc_event* event,
                                                           const struct kmem_context* context) {
-  (void)context;
-  return slab_count_alloc(&tally->kmem_cache_alloc, event);
+  return slab_count_cache_alloc_event(&tally->kmem_cache_alloc, event, context);
 }
 
 KMEM_INLINE enum kmem_verdict slab_count_kmem_cache_alloc_node(struct slab_tally* tally,
                                                                const struct slab_alloc_event* event,
                                                                const struct kmem_context* context) {
-  (void)context;
-  return slab_count_alloc(&tally->kmem_cache_alloc_node, event);
+  return slab_count_cache_alloc_event(&tally->kmem_cache_alloc_node, event, context);
 }
 
 KMEM_INLINE enum kmem_verdict slab_count_kfree(struct slab_tally* tally,
@@ -148,7 +258,12 @@ KMEM_INLINE enum kmem_verdict slab_count_kfree(struct slab_tally* tally,
 KMEM_INLINE enum kmem_verdict slab_count_kmem_cache_free(struct slab_tally* tally,
                                                          const struct slab_free_event* event,
                                                          const struct kmem_context* context) {
-  (void)context;
-  if (event->ptr > SLAB_ZERO_SIZE_PTR) tally->kmem_cache_free++;
+  if (event->ptr <= SLAB_ZERO_SIZE_PTR) return KMEM_COUNTED;
+  tally->kmem_cache_free++;
+  struct slab_common* const common = slab_common_of(context);
+  if (common && common->caches_wanted && event->cache.text) {
+    struct kmem_slot* const slot = slab_cache_of(common, &event->cache);
+    if (slot) slot->values[SLAB_CACHE_FREES]++;
+  }
   return KMEM_COUNTED;
 }

@@ -23,6 +23,14 @@ enum {
 struct kmem_context {
   uint64_t time_ns; /* the event's own time, by the trace's clock */
   uint32_t cpu;     /* the CPU that it happened on */
+  uint32_t bytes;   /* of the whole record */
+  void* common;     /* what its collector has in common for all CPUs; NULL: nothing */
+};
+
+/* A text within a record, without its NUL. At least eight bytes behind it can be read. */
+struct kmem_text {
+  const char* text; /* NULL: this kernel's records do not have it */
+  uint32_t bytes;
 };
 
 /* What a handler says of an event. */
@@ -47,6 +55,20 @@ KMEM_INLINE uint32_t kmem_index(uint32_t index, uint32_t size) {
   (void)size;
   return index;
 #endif
+}
+
+/* A text as a key of a table; two texts have the same one by chance once in 2^64. Never 0. */
+KMEM_INLINE uint64_t kmem_text_key(const struct kmem_text* text) {
+  uint64_t key = text->bytes + UINT64_C(0x9E3779B97F4A7C15);
+  for (uint32_t at = 0; at < text->bytes; at += 8) {
+    uint64_t word;
+    __builtin_memcpy(&word, text->text + at, sizeof word);
+    const uint32_t rest = text->bytes - at;
+    if (rest < 8) word &= (UINT64_C(1) << (8 * rest)) - 1;
+    key = (key ^ word) * UINT64_C(0xD6E8FEB86659FD93);
+    key ^= key >> 32;
+  }
+  return key ? key : 1;
 }
 
 /* The smallest n with 2^n >= value; 0 for 0 and 1. */

@@ -8,6 +8,8 @@
 #include <string_view>
 #include <vector>
 
+#include "collectors/slab.h"
+
 namespace kmem {
 
 // A wrong flag, file or value. what() is the one line to print: what, where, what is allowed.
@@ -55,6 +57,7 @@ struct TracefsConfig {
 // Which collectors run, by name, in the order of the metric contract.
 struct CollectorsConfig {
   bool slab = true;
+  SlabOptions slab_options;
   bool page = true;
   bool pcp = true;
   bool extfrag = true;

@@ -55,8 +55,9 @@ std::vector<std::string> CollectorNames() {
   std::vector<std::string> names;
   for (const ConfigKey& key : ConfigKeys()) {
     if (!key.name.starts_with(kBefore) || !key.name.ends_with(kBehind)) continue;
-    names.push_back(
-        key.name.substr(kBefore.size(), key.name.size() - kBefore.size() - kBehind.size()));
+    const std::string name =
+        key.name.substr(kBefore.size(), key.name.size() - kBefore.size() - kBehind.size());
+    if (name.find('.') == std::string::npos) names.push_back(name);  // else a part of one
   }
   return names;
 }

@@ -219,6 +219,8 @@ void Run(const std::vector<std::string>& arguments) {
 int main(int argc, char** argv) {
   // One arena per HTTP worker would triple the memory held after some scrapes.
   mallopt(M_ARENA_MAX, 2);
+  // Else the large blocks of the start (the kernel's types and names) would stay with the heap.
+  mallopt(M_MMAP_THRESHOLD, 256 << 10);
   try {
     kmem::Run({argv + 1, argv + argc});
   } catch (const std::exception& error) {

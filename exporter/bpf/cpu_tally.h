@@ -54,12 +54,34 @@ struct kmem_bpf_mark {
   uint64_t sequence; /* odd: it is at work. Twice the events that it has finished */
   uint64_t skipped;  /* events that came while it was at work: counted nowhere else */
   uint64_t implausible;
+  uint64_t address; /* of the event's cache; nobody else's business */
 };
 
+/* Places of each program's tables: a machine under load has shown about a hundred call sites. */
+enum { KMEM_BPF_SITE_SLOTS = 1024, KMEM_BPF_CACHE_SLOTS = 512 };
+
+/* The slab programs' tables by call site. Each writes its own. */
+#define KMEM_BPF_SITE_TABLES(X) \
+  X(kmalloc) X(kmem_cache_alloc) X(kmalloc_node) X(kmem_cache_alloc_node)
+
+/* By cache; the keys are their addresses. The value behind the counts is the round in which the
+ * name was read last: the address may be another cache's by now. */
+enum { KMEM_BPF_CACHE_ROUND = 3 };
+struct kmem_bpf_caches {
+  struct kmem_slot slots[KMEM_BPF_CACHE_SLOTS];
+  char names[KMEM_BPF_CACHE_SLOTS][SLAB_CACHE_NAME_BYTES];
+};
+
+/* What stands last is left out of the map where it is not needed. */
 struct kmem_bpf_cpu {
   struct kmem_bpf_mark marks[KMEM_BPF_MARKS];
   struct slab_tally slab;
   struct page_tally page;
   struct pcp_tally pcp;
   struct extfrag_tally extfrag;
+  struct kmem_bpf_caches caches_allocated __attribute__((aligned(64)));
+  struct kmem_bpf_caches caches_freed;
+#define KMEM_BPF_SITES(name) struct kmem_slot name##_sites[KMEM_BPF_SITE_SLOTS];
+  KMEM_BPF_SITE_TABLES(KMEM_BPF_SITES)
+#undef KMEM_BPF_SITES
 } __attribute__((aligned(64))); /* no cache line belongs to two CPUs */

@@ -17,10 +17,12 @@
 #include <optional>
 #include <utility>
 
+#include "collectors/slab_tables.h"
 #include "exporter/bpf/prototypes.h"
 #include "exporter/bpf/state_reader.h"
 #include "exporter/kernel_facts.h"
 #include "exporter/read_file.h"
+#include "exporter/symbols.h"
 #include "exporter/tracefs/format.h"
 #include "exporter/tracefs/instance.h"
 #include "kmem_bpf.skel.h"
@@ -82,6 +84,7 @@ BpfEngine::BpfEngine(const Config& config, const TraceCollectors& collectors,
       reason_(std::move(reason)),
       facts_(ReadKernelFacts(proc)),
       cpus_(PossibleCpus()),
+      slab_(config.collectors.slab_options),
       skeleton_(nullptr, &kmem_bpf__destroy) {
   LibbpfLog log;
   const auto kernel = LoadKernelBtf();
@@ -92,7 +95,10 @@ BpfEngine::BpfEngine(const Config& config, const TraceCollectors& collectors,
   StartCompanion(config, proc, *kernel);
   ChoosePrograms(*kernel, WantedEvents(collectors, config.extra_events));
   CompleteFacts(*kernel, config.paths.tracefs);
+  if (!config.collectors.slab) slab_.callsites.enabled = slab_.caches.enabled = false;
+  SizeStates();
   Load(log);
+  facts_.symbols = ReadSymbols(collectors, proc);
   MapStates(log);
   Attach(log);
 }
@@ -166,6 +172,20 @@ void BpfEngine::CompleteFacts(const btf& kernel, const std::string& tracefs) {
   }
 }
 
+void BpfEngine::SizeStates() {
+  const bool node_tracepoints = std::ranges::any_of(routes_, [](const Route& route) {
+    return route.mark == KMEM_BPF_kmalloc_node && !route.programs.empty();
+  });
+  if (!slab_.callsites.enabled) {
+    cpu_bytes_ = slab_.caches.enabled ? offsetof(kmem_bpf_cpu, kmalloc_sites)
+                                      : offsetof(kmem_bpf_cpu, caches_allocated);
+  } else if (!node_tracepoints) {
+    cpu_bytes_ = offsetof(kmem_bpf_cpu, kmalloc_node_sites);
+  }
+  constexpr std::size_t kLine = alignof(kmem_bpf_cpu);
+  cpu_bytes_ = (cpu_bytes_ + kLine - 1) / kLine * kLine;
+}
+
 void BpfEngine::Load(LibbpfLog& log) {
   std::size_t choices = 1;
   for (const Route& route : routes_) choices = std::max(choices, route.programs.size());
@@ -173,9 +193,15 @@ void BpfEngine::Load(LibbpfLog& log) {
   for (std::size_t choice = 0; choice < choices; ++choice) {
     log.Clear();
     error = TryToLoad(choice);
-    if (error == 0) return;
+    if (error == 0) break;
   }
-  log.Fail(error, "loading the programs");
+  if (error != 0) log.Fail(error, "loading the programs");
+  for (const Route& route : routes_) {
+    if (route.program == nullptr) continue;
+    const std::string_view name = bpf_program__name(route.program);
+    facts_.cache_allocs_named |= name == "kmem_cache_alloc_load" || name == "kmem_cache_alloc_read";
+    facts_.cache_frees_named |= name == "kmem_cache_free";
+  }
 }
 
 int BpfEngine::TryToLoad(std::size_t choice) {
@@ -192,14 +218,17 @@ int BpfEngine::TryToLoad(std::size_t choice) {
   for (const BpfTally* part : layout_) {
     if (part != nullptr) skeleton_->rodata->kmem_wanted[part->wanted] = 1;
   }
+  skeleton_->rodata->kmem_wanted_sites = slab_.callsites.enabled ? 1 : 0;
+  skeleton_->rodata->kmem_wanted_caches = slab_.caches.enabled ? 1 : 0;
   bpf_map__set_max_entries(skeleton_->maps.kmem_cpus, cpus_);
+  bpf_map__set_value_size(skeleton_->maps.kmem_cpus, static_cast<std::uint32_t>(cpu_bytes_));
   return -kmem_bpf__load(skeleton_.get());
 }
 
 void BpfEngine::MapStates(const LibbpfLog& log) {
   // As the kernel rounds it: array_map_mmap() and bpf_array_alloc_size(), kernel/bpf/arraymap.c.
   const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
-  const std::size_t bytes = (cpus_ * sizeof(kmem_bpf_cpu) + page - 1) / page * page;
+  const std::size_t bytes = (cpus_ * cpu_bytes_ + page - 1) / page * page;
   void* const states = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED,
                             bpf_map__fd(skeleton_->maps.kmem_cpus), 0);
   if (states == MAP_FAILED) log.Fail(errno, "mapping the programs' state");
@@ -255,7 +284,10 @@ void BpfEngine::Attach(const LibbpfLog& log) {
   }
 }
 
-kmem_bpf_cpu& BpfEngine::Cpu(std::uint32_t cpu) const { return states_.get()[cpu]; }
+kmem_bpf_cpu& BpfEngine::Cpu(std::uint32_t cpu) const {
+  return *reinterpret_cast<kmem_bpf_cpu*>(reinterpret_cast<std::byte*>(states_.get()) +
+                                          cpu * cpu_bytes_);
+}
 
 EventState BpfEngine::Snapshot() {
   EventState out = ReadState();
@@ -283,6 +315,7 @@ EventState BpfEngine::ReadState() {
 void BpfEngine::ReadTallies() {
   for (std::size_t i = 0; i < collectors_.size(); ++i) {
     if (layout_[i] == nullptr) continue;
+    if (layout_[i]->wanted == KMEM_BPF_COLLECTOR_slab) ReadSlabTables(state_.tallies[i]);
     for (std::uint32_t cpu = 0; cpu < cpus_; ++cpu) {
       const std::byte* const from =
           reinterpret_cast<const std::byte*>(&Cpu(cpu)) + layout_[i]->offset;
@@ -297,6 +330,32 @@ void BpfEngine::ReadTallies() {
       }  // else what was read last stands
     }
   }
+}
+
+// Before the totals, which are then not less than what the tables hold.
+void BpfEngine::ReadSlabTables(Tallies& tallies) {
+  tallies.common.clear();
+  tallies.taken_at_ns = state_.taken_at_ns;
+  std::uint32_t site_place = 0;
+  std::uint32_t cache_place = 0;
+  for (std::uint32_t number = 0; number < cpus_; ++number) {
+    const kmem_bpf_cpu& cpu = Cpu(number);
+    const auto is_there = [&](const auto& table) {
+      return reinterpret_cast<const std::byte*>(&table) + sizeof table <=
+             reinterpret_cast<const std::byte*>(&cpu) + cpu_bytes_;
+    };
+#define KMEM_BPF_READ(name)                                                                  \
+  if (is_there(cpu.name##_sites)) AppendSites(cpu.name##_sites, site_place, tallies.common); \
+  site_place += KMEM_BPF_SITE_SLOTS;
+    KMEM_BPF_SITE_TABLES(KMEM_BPF_READ)
+#undef KMEM_BPF_READ
+    for (const kmem_bpf_caches* caches : {&cpu.caches_allocated, &cpu.caches_freed}) {
+      if (is_there(*caches))
+        AppendCaches(caches->slots, caches->names, cache_place, tallies.common);
+      cache_place += KMEM_BPF_CACHE_SLOTS;
+    }
+  }
+  skeleton_->data->kmem_round++;
 }
 
 void BpfEngine::ReadMarks() {

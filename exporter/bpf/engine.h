@@ -64,13 +64,17 @@ class BpfEngine : public EventSource {
   [[nodiscard]] kmem_bpf_cpu& Cpu(std::uint32_t cpu) const;
   EventState ReadState();
   void ReadTallies();
+  void ReadSlabTables(Tallies& tallies);
+  void SizeStates();
   void ReadMarks();
 
   const TraceCollectors& collectors_;
   std::string reason_;
   KernelFacts facts_;
   std::vector<std::string> missing_events_;
-  std::uint32_t cpus_;  // that are possible: numbers below this
+  std::uint32_t cpus_;                            // that are possible: numbers below this
+  SlabOptions slab_;                              // with what is off disabled
+  std::size_t cpu_bytes_ = sizeof(kmem_bpf_cpu);  // of it in the map: what is used
   std::vector<Route> routes_;
   std::vector<const BpfTally*> layout_;             // by collector; nullptr: the companion's
   std::vector<std::vector<std::size_t>> marks_of_;  // by collector: those that write its tally

@@ -29,6 +29,13 @@ char LICENSE[] SEC("license") = "GPL";
 /* Which collectors are on: written before loading, so that the kernel drops the others' code. */
 const volatile unsigned char kmem_wanted[KMEM_BPF_COLLECTOR_COUNT] = {}; /* not bool: for C++ */
 
+/* Parts of the slab collector, in the same way. */
+const volatile unsigned char kmem_wanted_sites = 0;
+const volatile unsigned char kmem_wanted_caches = 0;
+
+/* The reader's: a new number makes the programs read the caches' names again. */
+uint64_t kmem_round = 1;
+
 struct {
   __uint(type, BPF_MAP_TYPE_ARRAY);
   __uint(map_flags, BPF_F_MMAPABLE);
@@ -41,6 +48,7 @@ struct {
 struct kmem_cache {
   unsigned int size;
   unsigned int object_size;
+  const char* name;
 } __attribute__((preserve_access_index));
 
 #define WANTED(collector) (kmem_wanted[KMEM_BPF_COLLECTOR_##collector])
@@ -85,28 +93,84 @@ static __always_inline struct kmem_context now(const uint64_t* args __attribute_
 
 static __always_inline struct slab_alloc_event slab_alloc(const uint64_t* args) {
   const struct slab_alloc_event event = {
-      .ptr = args[1], .bytes_req = args[2], .bytes_alloc = args[3]};
+      .call_site = args[0], .ptr = args[1], .bytes_req = args[2], .bytes_alloc = args[3]};
   return event;
 }
 
-PROGRAM(kmalloc, "raw_tp/kmalloc", KMEM_BPF_kmalloc) {
-  const struct slab_alloc_event event = slab_alloc(args);
-  return slab_count_kmalloc(&cpu->slab, &event, NULL);
-}
+#define COUNT_KMALLOC(tracepoint)                                                      \
+  do {                                                                                 \
+    const struct slab_alloc_event event = slab_alloc(args);                            \
+    if (slab_count_##tracepoint(&cpu->slab, &event, NULL) != KMEM_COUNTED) {           \
+      return KMEM_IMPLAUSIBLE;                                                         \
+    }                                                                                  \
+    if (kmem_wanted_caches) slab_count_class(&cpu->slab.tracepoint##_classes, &event); \
+    if (kmem_wanted_sites) {                                                           \
+      slab_count_site(cpu->tracepoint##_sites, KMEM_BPF_SITE_SLOTS, &event);           \
+    }                                                                                  \
+    return KMEM_COUNTED;                                                               \
+  } while (0)
 
-PROGRAM(kmalloc_node, "raw_tp/kmalloc_node", KMEM_BPF_kmalloc_node) {
-  const struct slab_alloc_event event = slab_alloc(args);
-  return slab_count_kmalloc_node(&cpu->slab, &event, NULL);
-}
+#define COUNT_CACHE_ALLOC(tracepoint, event)                                \
+  do {                                                                      \
+    if (slab_count_##tracepoint(&cpu->slab, event, NULL) != KMEM_COUNTED) { \
+      return KMEM_IMPLAUSIBLE;                                              \
+    }                                                                       \
+    if (kmem_wanted_sites) {                                                \
+      slab_count_site(cpu->tracepoint##_sites, KMEM_BPF_SITE_SLOTS, event); \
+    }                                                                       \
+  } while (0)
+
+PROGRAM(kmalloc, "raw_tp/kmalloc", KMEM_BPF_kmalloc) { COUNT_KMALLOC(kmalloc); }
+
+PROGRAM(kmalloc_node, "raw_tp/kmalloc_node", KMEM_BPF_kmalloc_node) { COUNT_KMALLOC(kmalloc_node); }
 
 PROGRAM(kmem_cache_alloc_bytes, "raw_tp/kmem_cache_alloc", KMEM_BPF_kmem_cache_alloc) {
   const struct slab_alloc_event event = slab_alloc(args);
-  return slab_count_kmem_cache_alloc(&cpu->slab, &event, NULL);
+  COUNT_CACHE_ALLOC(kmem_cache_alloc, &event);
+  return KMEM_COUNTED;
 }
 
 PROGRAM(kmem_cache_alloc_node, "raw_tp/kmem_cache_alloc_node", KMEM_BPF_kmem_cache_alloc_node) {
   const struct slab_alloc_event event = slab_alloc(args);
-  return slab_count_kmem_cache_alloc_node(&cpu->slab, &event, NULL);
+  COUNT_CACHE_ALLOC(kmem_cache_alloc_node, &event);
+  return KMEM_COUNTED;
+}
+
+/* The slot of a cache, with its name as it has been since the reader's last round. */
+static __always_inline struct kmem_slot* cache_slot(struct kmem_bpf_caches* caches,
+                                                    uint64_t address, const char* name) {
+  struct kmem_place place;
+  kmem_find_place(caches->slots, KMEM_BPF_CACHE_SLOTS, address, &place);
+  struct kmem_slot* const slot = place.slot;
+  if (!slot || slot->values[KMEM_BPF_CACHE_ROUND] == kmem_round) return slot;
+  uint64_t text[SLAB_CACHE_NAME_BYTES / 8] = {};
+  bpf_probe_read_kernel_str(text, sizeof text, name);
+  uint64_t* const known = (uint64_t*)caches->names[kmem_index(place.number, KMEM_BPF_CACHE_SLOTS)];
+  uint64_t differs = 0;
+  for (uint32_t i = 0; i < SLAB_CACHE_NAME_BYTES / 8; ++i) differs |= known[i] ^ text[i];
+  if (differs && !place.taken) kmem_slot_take(slot, address);
+  if (differs) {
+    for (uint32_t i = 0; i < SLAB_CACHE_NAME_BYTES / 8; ++i) known[i] = text[i];
+  }
+  slot->values[KMEM_BPF_CACHE_ROUND] = kmem_round;
+  if (differs || place.taken) kmem_slot_open(slot);
+  return slot;
+}
+
+/* A pointer as a number: the verifier lets a BTF tracepoint not compute with its pointers. */
+static __always_inline uint64_t as_number(struct kmem_bpf_mark* mark, uint64_t pointer) {
+  *(volatile uint64_t*)&mark->address = pointer;
+  return *(volatile uint64_t*)&mark->address;
+}
+
+static __always_inline void count_cache_alloc(struct kmem_bpf_cpu* cpu, uint64_t address,
+                                              const char* name,
+                                              const struct slab_alloc_event* event) {
+  if (event->ptr == 0) return;
+  struct kmem_slot* const slot = cache_slot(&cpu->caches_allocated, address, name);
+  if (!slot) return;
+  slot->values[SLAB_CACHE_ALLOCATIONS]++;
+  slot->values[SLAB_CACHE_ALLOCATED_BYTES] += event->bytes_alloc;
 }
 
 /* The cache's fields by a helper: from 6.1 on any kernel, save under lockdown's confidentiality. */
@@ -124,18 +188,43 @@ PROGRAM(kmem_cache_alloc_read, "raw_tp/kmem_cache_alloc", KMEM_BPF_kmem_cache_al
     bpf_core_read(&sizes.size, sizeof sizes.size, &cache->size);
     bpf_core_read(&sizes.object_size, sizeof sizes.object_size, &cache->object_size);
   }
-  const struct slab_alloc_event event = {
-      .ptr = args[1], .bytes_req = sizes.object_size, .bytes_alloc = sizes.size};
-  return slab_count_kmem_cache_alloc(&cpu->slab, &event, NULL);
+  const struct slab_alloc_event event = {.call_site = args[0],
+                                         .ptr = args[1],
+                                         .bytes_req = sizes.object_size,
+                                         .bytes_alloc = sizes.size};
+  COUNT_CACHE_ALLOC(kmem_cache_alloc, &event);
+  if (kmem_wanted_caches) {
+    const char* name = NULL;
+    bpf_core_read(&name, sizeof name, &cache->name);
+    count_cache_alloc(cpu, args[2], name, &event);
+  }
+  return KMEM_COUNTED;
 }
 
 /* The same by plain loads, where the verifier lets a BTF tracepoint read `ptr`: in 6.18 it does, in
  * 6.12 not yet. */
+#define LOADED_EVENT(cache)                                                  \
+  {                                                                          \
+    .call_site = args[0], .ptr = args[1], .bytes_req = (cache)->object_size, \
+    .bytes_alloc = (cache)->size                                             \
+  }
 PROGRAM(kmem_cache_alloc_load, "tp_btf/kmem_cache_alloc", KMEM_BPF_kmem_cache_alloc) {
   const struct kmem_cache* const cache = (const struct kmem_cache*)args[2];
-  const struct slab_alloc_event event = {
-      .ptr = args[1], .bytes_req = cache->object_size, .bytes_alloc = cache->size};
-  return slab_count_kmem_cache_alloc(&cpu->slab, &event, NULL);
+  const struct slab_alloc_event event = LOADED_EVENT(cache);
+  COUNT_CACHE_ALLOC(kmem_cache_alloc, &event);
+  if (kmem_wanted_caches) {
+    const uint64_t address = as_number(&cpu->marks[KMEM_BPF_kmem_cache_alloc], args[2]);
+    count_cache_alloc(cpu, address, cache->name, &event);
+  }
+  return KMEM_COUNTED;
+}
+
+/* And without the names, which can't be read without a helper. */
+PROGRAM(kmem_cache_alloc_nameless, "tp_btf/kmem_cache_alloc", KMEM_BPF_kmem_cache_alloc) {
+  const struct kmem_cache* const cache = (const struct kmem_cache*)args[2];
+  const struct slab_alloc_event event = LOADED_EVENT(cache);
+  COUNT_CACHE_ALLOC(kmem_cache_alloc, &event);
+  return KMEM_COUNTED;
 }
 
 PROGRAM(kfree, "raw_tp/kfree", KMEM_BPF_kfree) { /* (call_site, ptr) */
@@ -143,7 +232,21 @@ PROGRAM(kfree, "raw_tp/kfree", KMEM_BPF_kfree) { /* (call_site, ptr) */
   return slab_count_kfree(&cpu->slab, &event, NULL);
 }
 
-PROGRAM(kmem_cache_free, "raw_tp/kmem_cache_free", KMEM_BPF_kmem_cache_free) { /* the same, ... */
+/* (call_site, ptr), from 6.1 (..., cache) */
+PROGRAM(kmem_cache_free, "raw_tp/kmem_cache_free", KMEM_BPF_kmem_cache_free) {
+  const struct slab_free_event event = {.ptr = args[1]};
+  slab_count_kmem_cache_free(&cpu->slab, &event, NULL);
+  if (kmem_wanted_caches && event.ptr > SLAB_ZERO_SIZE_PTR) {
+    const struct kmem_cache* const cache = (const struct kmem_cache*)args[2];
+    const char* name = NULL;
+    bpf_core_read(&name, sizeof name, &cache->name);
+    struct kmem_slot* const slot = cache_slot(&cpu->caches_freed, args[2], name);
+    if (slot) slot->values[SLAB_CACHE_FREES]++;
+  }
+  return KMEM_COUNTED;
+}
+
+PROGRAM(kmem_cache_free_nameless, "raw_tp/kmem_cache_free", KMEM_BPF_kmem_cache_free) {
   const struct slab_free_event event = {.ptr = args[1]};
   return slab_count_kmem_cache_free(&cpu->slab, &event, NULL);
 }

@@ -75,6 +75,7 @@ void Walk(Direction& io, Tallies& tallies) {
   io.Field(cpus);
   if (tallies.stride() != stride || tallies.cpus() != cpus) tallies = Tallies(stride, cpus);
   io.Bytes(reinterpret_cast<char*>(tallies.At(0)), stride * cpus);
+  Walk(io, tallies.common);
 }
 
 template <class Direction>
@@ -91,6 +92,17 @@ void Walk(Direction& io, CpuCounts& cpu) {
 }
 
 template <class Direction>
+void Walk(Direction& io, std::map<std::uint64_t, Symbol>& symbols) {
+  std::vector<std::uint64_t> addresses;
+  for (const auto& [address, symbol] : symbols) addresses.push_back(address);
+  Walk(io, addresses);
+  for (const std::uint64_t address : addresses) {
+    Walk(io, symbols[address].function);
+    Walk(io, symbols[address].module);
+  }
+}
+
+template <class Direction>
 void Walk(Direction& io, TraceFileResult& result) {
   KernelFacts& facts = result.facts;
   io.Field(facts.page_size);
@@ -98,6 +110,8 @@ void Walk(Direction& io, TraceFileResult& result) {
   io.Field(facts.pageblock_order);
   io.Field(facts.gfp_nowarn);
   io.Field(facts.change_ownership_told);
+  io.Field(facts.cache_allocs_named);
+  io.Field(facts.cache_frees_named);
   Walk(io, facts.migratetypes);
   Walk(io, facts.online_cpus);
   // A file has no drains, no buffers of ours, and nobody to interfere.
@@ -107,6 +121,7 @@ void Walk(Direction& io, TraceFileResult& result) {
   Walk(io, state.cpus);
   io.Field(state.record_errors);
   Walk(io, result.missing_events);
+  Walk(io, result.symbols);
 }
 
 void WriteAll(const UniqueFd& fd, const std::string& bytes) {

@@ -18,6 +18,7 @@
 #include "exporter/kernel_facts.h"
 #include "exporter/replay/libtracecmd.h"
 #include "exporter/replay/result_pipe.h"
+#include "exporter/symbols.h"
 #include "exporter/tracefs/dispatcher.h"
 #include "exporter/tracefs/format.h"
 #include "exporter/tracefs/page_walker.h"
@@ -104,6 +105,10 @@ void CheckArchitecture(const std::string& path, const TraceHeader& header) {
   }
 }
 
+// libtraceevent keeps a function's module to itself. On x86-64 they lie above the kernel, wherever
+// the kernel was put (Documentation/arch/x86/x86_64/mm.rst).
+constexpr std::uint64_t kModules = 0xFFFFFFFFC0000000;
+
 // What the walk over all pages of one CPU needs.
 struct Replay {
   Dispatcher& dispatcher;
@@ -134,8 +139,7 @@ KernelFacts FactsOf(const Formats& formats, const TraceHeader& header, std::uint
   KernelFacts facts;
   facts.page_size = header.page_size;
   facts.migratetypes = CommonMigratetypes();
-  facts.gfp_nowarn = formats.GfpBit("__GFP_NOWARN");
-  facts.pageblock_order = formats.PageblockOrder().value_or(facts.pageblock_order);
+  formats.CompleteFacts(facts);
   for (std::uint32_t cpu = 0; cpu < cpus; ++cpu) facts.online_cpus.push_back(cpu);
   return facts;
 }
@@ -193,6 +197,14 @@ TraceFileResult ReadPages(const std::string& path, const TraceHeader& header,
   for (std::size_t i = 0; i < collectors.size(); ++i) {
     for (std::uint32_t cpu = 0; cpu < replay.state.cpus.size(); ++cpu) {
       collectors[i]->Settle(result.state.tallies[i].At(cpu), UINT64_MAX);
+    }
+  }
+  dispatcher.ReadCommon(0);
+  for (std::size_t i = 0; i < collectors.size(); ++i) {
+    for (const std::uint64_t address : collectors[i]->Addresses(result.state.tallies[i].common)) {
+      std::string function = formats.Function(address);
+      if (function.empty()) continue;
+      result.symbols[address] = {std::move(function), address < kModules ? "kernel" : "unknown"};
     }
   }
   return result;
@@ -258,6 +270,7 @@ TraceFileResult ReadTraceFile(const std::string& path, const TraceCollectors& co
         fmt::format("{}: truncated or corrupt: reading it failed{}", path,
                     WIFSIGNALED(status) ? fmt::format(" ({})", strsignal(WTERMSIG(status))) : ""));
   }
+  received.result->facts.symbols = std::make_shared<SymbolList>(received.result->symbols);
   return std::move(*received.result);
 }
 

@@ -2,6 +2,7 @@
 // kernel's buffers: libtracecmd for the container, our own for the pages.
 #pragma once
 
+#include <map>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -22,6 +23,7 @@ struct TraceFileResult {
   KernelFacts facts;
   EventState state;
   std::vector<std::string> missing_events;
+  std::map<std::uint64_t, Symbol> symbols;  // by the addresses that the collectors ask for
 };
 
 // Reads the whole file. Throws ReplayError.

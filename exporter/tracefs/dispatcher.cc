@@ -29,6 +29,25 @@ Dispatcher::Dispatcher(const TraceCollectors& collectors, const KernelFacts& fac
     for (std::uint32_t cpu = 0; cpu < cpus; ++cpu) {
       collectors[i]->Init(state_.tallies[i].At(cpu), facts);
     }
+    const std::size_t common_bytes = collectors[i]->common_bytes();
+    commons_.emplace_back((common_bytes + sizeof(Line) - 1) / sizeof(Line));
+    if (common_bytes != 0) collectors[i]->InitCommon(CommonOf(i));
+    state_.tallies[i].common.reserve(common_bytes);
+  }
+}
+
+std::byte* Dispatcher::CommonOf(std::size_t collector) {
+  std::vector<Line>& common = commons_[collector];
+  return common.empty() ? nullptr : reinterpret_cast<std::byte*>(common.data());
+}
+
+void Dispatcher::ReadCommon(std::uint64_t now_ns) {
+  for (std::size_t i = 0; i < collectors_.size(); ++i) {
+    const std::byte* const common = CommonOf(i);
+    if (common == nullptr) continue;
+    state_.tallies[i].common.clear();
+    collectors_[i]->ReadCommon(common, state_.tallies[i].common);
+    state_.tallies[i].taken_at_ns = now_ns;
   }
 }
 
@@ -52,8 +71,8 @@ void Dispatcher::Bind(const std::string& event_name, const Formats& formats) {
       bound_.push_back(std::make_unique<BoundEvent>(formats.Bind(event_name, spec.fields)));
       const BoundEvent& bound = *bound_.back();
       entry.min_length = std::max(entry.min_length, bound.record_length);
-      entry.routes.push_back(
-          {spec.handler, bound.fields.data(), state_.tallies[i].At(0), state_.tallies[i].stride()});
+      entry.routes.push_back({spec.handler, bound.fields.data(), state_.tallies[i].At(0),
+                              state_.tallies[i].stride(), CommonOf(i)});
     }
   }
   EntryOf(formats.Id(event_name)) = std::move(entry);
@@ -86,9 +105,10 @@ void Dispatcher::OnRecord(std::uint32_t cpu, std::uint64_t time_ns, const std::b
     return;
   }
   state_.cpus[cpu].events[entry.tracepoint]++;
-  const kmem_context context{.time_ns = time_ns, .cpu = cpu};
+  kmem_context context{.time_ns = time_ns, .cpu = cpu, .bytes = length, .common = nullptr};
   bool plausible = true;
   for (const Route& route : entry.routes) {
+    context.common = route.common;
     plausible &= route.handler(route.tallies + cpu * route.stride, record, route.fields, context) ==
                  KMEM_COUNTED;
   }

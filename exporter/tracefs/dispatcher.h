@@ -2,6 +2,8 @@
 // from the collectors' lists of events. Owns nothing of the state it counts into.
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -34,6 +36,9 @@ class Dispatcher {
   // Records of these events are known and wanted by nobody. Events bound stay bound.
   void Ignore(std::span<const std::uint16_t> ids);
 
+  // Copies what scrapes need of the collectors' common state into the state, as of `now_ns`.
+  void ReadCommon(std::uint64_t now_ns);
+
   // Tallies one record. Called for every event, by the one thread that owns the state; it neither
   // allocates nor locks. kRecordSlack bytes behind the record must be readable.
   void OnRecord(std::uint32_t cpu, std::uint64_t time_ns, const std::byte* record,
@@ -45,6 +50,7 @@ class Dispatcher {
     const BoundField* fields;
     std::byte* tallies;  // of CPU 0
     std::size_t stride;
+    void* common;
   };
   struct Entry {
     enum class Kind : std::uint8_t { kUnknown, kIgnored, kWanted };
@@ -53,12 +59,17 @@ class Dispatcher {
     std::uint32_t min_length = 0;
     std::vector<Route> routes;
   };
+  struct alignas(64) Line {
+    std::array<std::byte, 64> bytes;
+  };
   Entry& EntryOf(std::uint16_t id);
+  std::byte* CommonOf(std::size_t collector);  // nullptr: it has none
 
   const TraceCollectors& collectors_;
   EventState& state_;
   std::vector<Entry> entries_;                      // by event id
   std::vector<std::unique_ptr<BoundEvent>> bound_;  // what the routes point into
+  std::vector<std::vector<Line>> commons_;          // by collector; also that
 };
 
 }  // namespace kmem

@@ -14,6 +14,7 @@
 #include <span>
 
 #include "exporter/kernel_facts.h"
+#include "exporter/symbols.h"
 
 namespace kmem {
 namespace {
@@ -67,8 +68,8 @@ TracefsEngine::TracefsEngine(const Config& config, const TraceCollectors& collec
     Formats formats;
     const std::vector<std::string> wanted = WantedEvents(collectors, config.extra_events);
     AddFormats(formats, wanted);
-    facts_.gfp_nowarn = formats.GfpBit("__GFP_NOWARN");
-    facts_.pageblock_order = formats.PageblockOrder().value_or(facts_.pageblock_order);
+    formats.CompleteFacts(facts_);
+    facts_.symbols = ReadSymbols(collectors, proc);
 
     const std::vector<std::uint32_t> cpus = instance_.Cpus();
     dispatcher_.emplace(collectors, facts_, cpus.empty() ? 0 : cpus.back() + 1, state_);
@@ -87,6 +88,10 @@ TracefsEngine::TracefsEngine(const Config& config, const TraceCollectors& collec
   } catch (const FormatError& error) {
     throw TracingError(TracingProblem::kFailed, fmt::format("tracefs: {}", error.what()));
   }
+  // Once at its largest, so that publishing never has to allocate.
+  for (Tallies& tallies : state_.tallies) tallies.common.resize(tallies.common.capacity());
+  exchange_.Publish(state_, 0);
+  for (Tallies& tallies : state_.tallies) tallies.common.clear();
   exchange_.Publish(state_, 0);
   thread_ = std::thread(&TracefsEngine::Run, this);
 }
@@ -300,6 +305,7 @@ void TracefsEngine::Publish(std::uint64_t request, std::uint64_t drained_up_to_n
     }
   }
   state_.taken_at_ns = drained_up_to_ns;
+  dispatcher_->ReadCommon(drained_up_to_ns);
   if (exchange_.Publish(state_, request)) served_request_ = request;
 }
 

@@ -260,6 +260,25 @@ std::optional<int> Formats::PageblockOrder() const {
   return printed;
 }
 
+void Formats::CompleteFacts(KernelFacts& facts) const {
+  facts.gfp_nowarn = GfpBit("__GFP_NOWARN");
+  facts.pageblock_order = PageblockOrder().value_or(facts.pageblock_order);
+  const auto has_name = [this](std::string_view event_name) {
+    const tep_event* event = Find(event_name);
+    return event != nullptr && FindField(*event, "name") != nullptr;
+  };
+  facts.cache_allocs_named = has_name("kmem_cache_alloc");
+  facts.cache_frees_named = has_name("kmem_cache_free");
+}
+
+std::string Formats::Function(std::uint64_t return_address) const {
+  // The call stands before it, and may be the function's last instruction.
+  const std::uint64_t address = return_address - 1;
+  const char* name = tep_find_function(tep_, address);
+  const bool near = address - tep_find_function_address(tep_, address) < kLongestFunction;
+  return name == nullptr || !near ? "" : name;
+}
+
 std::vector<std::uint16_t> Formats::AllIds() const {
   std::vector<std::uint16_t> ids;
   tep_event* const* events = tep_list_events(tep_, TEP_EVENT_SORT_ID);

@@ -11,7 +11,7 @@
 #include <string_view>
 #include <vector>
 
-#include "collectors/event.h"
+#include "collectors/collector.h"
 
 struct tep_event;
 struct tep_handle;
@@ -74,6 +74,13 @@ class Formats {
   // pageblock_order as mm_page_alloc_extfrag's print fmt has it: the only place that needs no
   // privilege and is in every trace file.
   [[nodiscard]] std::optional<int> PageblockOrder() const;
+
+  // Writes what the formats say of the kernel.
+  void CompleteFacts(KernelFacts& facts) const;
+
+  // The function that a call returns to at that address, where the source of the formats knows the
+  // kernel's functions; else empty.
+  [[nodiscard]] std::string Function(std::uint64_t return_address) const;
 
   // All event numbers that are described, whatever their system.
   [[nodiscard]] std::vector<std::uint16_t> AllIds() const;

@@ -23,6 +23,7 @@ import sys
 
 GAP_NS = 20_000
 ZERO_SIZE_PTR = 0x10
+SIZE_CLASSES = [8, 16, 32, 64, 96, 128, 192, *(2**n for n in range(8, 23))]
 MIGRATETYPES = ["unmovable", "movable", "reclaimable", "highatomic"]
 
 SLAB_ALLOCATIONS = {"kmalloc": "kmalloc", "kmalloc_node": "kmalloc",
@@ -39,7 +40,18 @@ COUNTERS = ["kmem_tracepoint_events_total", "kmem_exporter_events_read_total", "
             "kmem_page_allocation_failures_total", "kmem_page_frees_total", "kmem_page_freed_bytes_total",
             "kmem_page_batched_frees_total", "kmem_page_zone_locked_allocations_total", "kmem_pcp_refill_pages_total",
             "kmem_pcp_drain_pages_total", "kmem_pcp_refills_total", "kmem_pcp_drains_total",
-            "kmem_extfrag_events_total"]
+            "kmem_extfrag_events_total", "kmem_slab_kmalloc_allocations_total",
+            "kmem_slab_kmalloc_requested_bytes_total"]
+# By names of which the exporter shows the heaviest, and the rest as "other": {metric: its label}.
+NAMED = {"kmem_slab_callsite_allocations_total": "call_site",
+         "kmem_slab_callsite_requested_bytes_total": "call_site",
+         "kmem_slab_callsite_allocated_bytes_total": "call_site",
+         "kmem_slab_cache_allocations_total": "cache",
+         "kmem_slab_cache_allocated_bytes_total": "cache",
+         "kmem_slab_cache_frees_total": "cache"}
+COUNTERS += NAMED
+# Of what a call site has ever asked for, which only a replay sees from the beginning.
+SIZES = ["kmem_slab_callsite_size_classes", "kmem_slab_callsite_fixed_size_bytes"]
 # Batches depend on time stamps, and two instances stamp an event one after the other.
 BATCHES = ["kmem_pcp_refills_total", "kmem_pcp_drains_total", "kmem_pcp_refill_batch_pages",
            "kmem_pcp_drain_batch_pages"]
@@ -127,6 +139,16 @@ def pointer(text):
         return int(text, 16)
     except ValueError:
         return None
+
+
+def site_name(text):
+    """The function of "function+0x10/0x20"; empty where the text has but an address.
+
+    And where the offset is that of something else, whose name the text's maker does not know.
+    """
+    name, _, offset = text.partition("+")
+    far = offset and int(offset.split("/")[0], 16) >= 1 << 20
+    return "" if far or re.fullmatch(r"(0x)?[0-9a-f]*", name) else name
 
 
 class GfpFlags:
@@ -235,6 +257,7 @@ class Truth:
         self.observed = collections.defaultdict(collections.Counter)
         self.events = collections.Counter()  # and failures, which are allocation events
         self.hashed_frees = collections.Counter()
+        self.sizes = collections.defaultdict(set)  # by call site
         self.few = Batches(True)
         self.many = Batches(False)
 
@@ -297,8 +320,20 @@ class Truth:
         self.count("kmem_slab_requested_bytes_total", requested, allocator=allocator)
         self.count("kmem_slab_allocated_bytes_total", allocated, allocator=allocator)
         self.observe("kmem_slab_request_size_bytes", requested, allocator=allocator)
+        site = site_name(fields.get("call_site", ""))
+        self.sizes[site].add(requested)
+        self.count("kmem_slab_callsite_allocations_total", call_site=site)
+        self.count("kmem_slab_callsite_requested_bytes_total", requested, call_site=site)
+        self.count("kmem_slab_callsite_allocated_bytes_total", allocated, call_site=site)
         if allocator == "kmalloc":
             self.observe("kmem_slab_waste_bytes", allocated - requested)
+            size_class = next((bound for bound in SIZE_CLASSES if allocated <= bound), "+Inf")
+            self.count("kmem_slab_kmalloc_allocations_total", size_class=size_class)
+            self.count("kmem_slab_kmalloc_requested_bytes_total", requested, size_class=size_class)
+        else:
+            cache = fields.get("name", "")
+            self.count("kmem_slab_cache_allocations_total", cache=cache)
+            self.count("kmem_slab_cache_allocated_bytes_total", allocated, cache=cache)
 
     def slab_free(self, event, fields):
         address = pointer(fields["ptr"])
@@ -310,6 +345,8 @@ class Truth:
             if self.hashed:
                 self.hashed_frees[address] += 1
         self.count("kmem_slab_frees_total", allocator=SLAB_FREES[event])
+        if event == "kmem_cache_free":
+            self.count("kmem_slab_cache_frees_total", cache=fields.get("name", ""))
 
     def page_allocation(self, cpu, ns, fields):
         order = int(fields["order"])
@@ -444,6 +481,48 @@ def family(metric):
     return metric
 
 
+def fold(key, names):
+    """The key without its module, and of a name that is not compared as "other"."""
+    metric, labels = key
+    label = NAMED[metric]
+    name = dict(labels)[label]
+    return metric, ((label, name if name in names[metric] else "other"),)
+
+
+def fold_names(scrapes, truth, replay):
+    """Leaves, on both sides, the names that all scrapes and the truth's text have."""
+    names = {}
+    for metric, label in NAMED.items():
+        shown = [{dict(labels)[label] for name, labels in scrape if name == metric} for scrape in scrapes.values()]
+        told = {dict(labels)[label] for name, labels in truth.counters if name == metric}
+        # Where the text does not tell names, all is "other".
+        names[metric] = set.intersection(*shown) if told - {""} else set()
+        if not any(shown):  # of this kernel
+            for counted in (truth.counters, truth.fed):
+                for key in [key for key in counted if key[0] == metric]:
+                    del counted[key]
+    for scrape in scrapes.values():
+        for key in [key for key in scrape if key[0] in NAMED]:
+            value = scrape.pop(key)
+            folded = fold(key, names)
+            scrape[folded] = scrape.get(folded, 0) + value
+        for key in [key for key in scrape if key[0] in SIZES]:
+            value = scrape.pop(key)
+            if replay:
+                scrape[key[0], tuple(label for label in key[1] if label[0] != "module")] = value
+    for key in [key for key in truth.counters if key[0] in NAMED]:
+        value = truth.counters.pop(key)
+        truth.counters[fold(key, names)] += value
+        for event, times in truth.fed.pop(key).items():
+            truth.fed[fold(key, names)][event].update(times)
+    if replay:
+        for site in names["kmem_slab_callsite_allocations_total"] - {"other"}:
+            sizes = truth.sizes[site]
+            classes = {next((bound for bound in SIZE_CLASSES if size <= bound), None) for size in sizes}
+            truth.counters[SIZES[0], (("call_site", site),)] = len(classes)
+            truth.counters[SIZES[1], (("call_site", site),)] = sum(sizes) if len(sizes) == 1 else 0
+
+
 def show(key):
     metric, labels = key
     return metric + ("{" + ",".join(f'{name}="{value}"' for name, value in labels) + "}" if labels else "")
@@ -549,7 +628,7 @@ class Comparison:
         self.families = {}
         self.total_truth = self.total_outer = self.total_inner = 0
         rare = [name for name in args.rare.split(",") if name]
-        known = set(COUNTERS) | set(HISTOGRAMS)
+        known = set(COUNTERS) | set(HISTOGRAMS) | set(SIZES)
         unknown = sorted({family(key[0]) for key in outer if key[0].startswith("kmem_")
                           and not key[0].startswith("kmem_exporter_")} - known - set(NOT_FROM_EVENTS))
         for name in unknown:
@@ -693,7 +772,6 @@ def read_migratetypes(path):
 def command_compare(args):
     scrapes = load_scrapes(args)
     after, before = scrapes["after"], scrapes.get("before", {})
-    inner = delta(scrapes["inner-after"], scrapes["inner-before"]) if "inner-after" in scrapes else None
     declared = Declared(args.engine, scrapes)
     bounds = collections.defaultdict(list)
     for metric, labels in after:
@@ -713,6 +791,8 @@ def command_compare(args):
             truth.add(*event)
     if times and next_time(times) is not None:
         raise Unusable("there are more exact time stamps than events")
+    fold_names(scrapes, truth, replay=args.engine == "replay")
+    inner = delta(scrapes["inner-after"], scrapes["inner-before"]) if "inner-after" in scrapes else None
     comparison = Comparison(truth, bounds, delta(after, before), inner, declared, args)
     if args.table:
         comparison.print_table()

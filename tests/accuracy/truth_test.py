@@ -466,7 +466,11 @@ class DeclaredLosses(unittest.TestCase):
     def allocations(self, lost, counted, requested, allocated, **more):
         label = '{allocator="kmalloc"}'
         size = 'kmem_slab_request_size_bytes_{}{{allocator="kmalloc"{}}}'
-        return {**account({"kmalloc": lost}, kmalloc=4), f"kmem_slab_allocations_total{label}": counted,
+        classes = {"16": 8, "32": 16, "1024": 1000, "8192": 5000}  # the smallest were counted
+        by_class = {f'kmem_slab_kmalloc_{what}_total{{size_class="{bound}"}}': value
+                    for bound, bytes_req in list(classes.items())[:counted]
+                    for what, value in (("allocations", 1), ("requested_bytes", bytes_req))}
+        return {**by_class, **account({"kmalloc": lost}, kmalloc=4), f"kmem_slab_allocations_total{label}": counted,
                 f"kmem_slab_requested_bytes_total{label}": requested, f"kmem_slab_allocated_bytes_total{label}": allocated,
                 size.format("bucket", ',le="64"'): more.get("small", counted), size.format("bucket", ',le="+Inf"'): counted,
                 size.format("count", ""): counted, size.format("sum", ""): more.get("sum", requested),

@@ -51,6 +51,10 @@ class Version(unittest.TestCase):
         image = yaml.safe_load(read("deploy/compose.yaml"))["services"]["kmem_exporter"]["image"]
         self.assertTrue(image.endswith(f":{VERSION}"), image)
 
+    def test_the_documentation_runs_it(self):
+        tags = re.findall(r"kmem_exporter:(\d\S*)", read("docs/install.md"))
+        self.assertEqual(set(tags), {VERSION})
+
     def test_the_changelog_has_no_later_one(self):
         releases = re.findall(r"^## (\d+)\.(\d+)\.(\d+)", read("CHANGELOG.md"), re.MULTILINE)
         for release in releases[:1]:
@@ -78,7 +82,7 @@ class Compose(Checks):
     def test_the_exporter_has_what_it_needs_and_no_more(self):
         exporter = self.services["kmem_exporter"]
         self.assertEqual(exporter["cap_drop"], ["ALL"])
-        self.assertEqual(exporter["cap_add"], ["BPF", "PERFMON"])
+        self.assertEqual(exporter["cap_add"], ["BPF", "PERFMON", "SYSLOG"])
         self.assertTrue(exporter["read_only"])
         self.assertEqual(exporter["security_opt"], ["no-new-privileges:true"])
         self.assertNotIn("privileged", exporter)

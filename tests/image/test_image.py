@@ -22,6 +22,7 @@ ARCHIVE = os.environ["KMEM_IMAGE_ARCHIVE"]
 SECCOMP = "/usr/share/containers/seccomp.json"  # the default profile of podman, much as Docker's
 URL = "http://127.0.0.1:15636"
 MIB = 1 << 20
+INSTANCE = "kmem_test_image"  # the kernel is the machine's, where another exporter may run
 # Measured: 79 MiB, of which debian:bookworm-slim has 72 to 75.
 IMAGE_LIMIT, OWN_LIMIT = 90 * MIB, 12 * MIB
 
@@ -155,6 +156,13 @@ class ImageTest(unittest.TestCase):
         self.addCleanup(container.remove)
         return container
 
+    def with_tracefs(self):
+        """The arguments and mounts of a container that uses tracefs, in an instance of its own."""
+        if tracefs.why_unusable():
+            self.skipTest(tracefs.why_unusable())
+        return (["--engine=tracefs", "--path.tracefs=/tracing", "--config.file=/etc/kmem_exporter.yaml"],
+                [host_tracefs("/tracing"), self.config_mount(f"tracefs: {{instance: {INSTANCE}}}\n")])
+
     def config_mount(self, text):
         path = f"{self.directory}/kmem_exporter.yaml"
         with open(path, "w", encoding="utf-8") as file:
@@ -174,11 +182,8 @@ class ImageTest(unittest.TestCase):
 
 class Running(ImageTest):
     def test_without_any_capability_it_counts_from_tracefs(self):
-        if tracefs.why_unusable():
-            self.skipTest(tracefs.why_unusable())
-        self.assertNotIn("kmem_exporter", os.listdir(tracefs.INSTANCES))
-        container = self.start("--engine=tracefs", "--path.tracefs=/tracing",
-                               mounts=[host_tracefs("/tracing")])
+        arguments, mounts = self.with_tracefs()
+        container = self.start(*arguments, mounts=mounts)
         container.wait_until_ready()
         for capabilities in ("CapEff", "CapPrm", "CapBnd", "CapAmb"):
             self.assertEqual(int(container.status(capabilities), 16), 0, capabilities)
@@ -186,7 +191,7 @@ class Running(ImageTest):
         self.assertEqual(container.status("Seccomp"), "2", "filtered")
         self.assert_counts_real_events("tracefs")
         self.assertEqual(container.stop(), 0, container.log())
-        self.assertNotIn("kmem_exporter", os.listdir(tracefs.INSTANCES))
+        self.assertNotIn(INSTANCE, os.listdir(tracefs.INSTANCES))
 
     def test_with_two_capabilities_and_no_tracefs_it_counts_in_the_kernel(self):
         if not os.path.exists("/sys/kernel/btf/vmlinux"):
@@ -195,22 +200,29 @@ class Running(ImageTest):
         container.wait_until_ready()
         self.assertEqual(int(container.status("CapEff"), 16), 1 << 38 | 1 << 39)
         self.assert_counts_real_events("bpf")
+        self.assertEqual(Metrics(get("/metrics"))["kmem_exporter_symbols_available"], 0)
+        self.assertEqual(container.stop(), 0, container.log())
+
+    def test_with_a_third_call_sites_have_names(self):
+        if not os.path.exists("/sys/kernel/btf/vmlinux"):
+            self.skipTest("this kernel has no BTF")
+        container = self.start("--engine=bpf", capabilities=["CAP_BPF", "CAP_PERFMON", "CAP_SYSLOG"])
+        container.wait_until_ready()
+        self.assertEqual(Metrics(get("/metrics"))["kmem_exporter_symbols_available"], 1)
         self.assertEqual(container.stop(), 0, container.log())
 
     def test_killed_it_leaves_an_idle_instance_that_its_cleanup_removes(self):
-        if tracefs.why_unusable():
-            self.skipTest(tracefs.why_unusable())
-        arguments, mounts = ["--engine=tracefs", "--path.tracefs=/tracing"], [host_tracefs("/tracing")]
+        arguments, mounts = self.with_tracefs()
         container = self.start(*arguments, mounts=mounts)
         container.wait_until_ready()
         container.kill(signal.SIGKILL)
         container.process.wait(10)
         container.remove()
-        with open(f"{tracefs.INSTANCES}/kmem_exporter/tracing_on", encoding="utf-8") as file:
+        with open(f"{tracefs.INSTANCES}/{INSTANCE}/tracing_on", encoding="utf-8") as file:
             self.assertEqual(file.read().strip(), "0")
-        cleanup = self.start("--cleanup", "--path.tracefs=/tracing", mounts=mounts)
+        cleanup = self.start("--cleanup", *arguments, mounts=mounts)
         self.assertEqual(cleanup.process.wait(20), 0, cleanup.log())
-        self.assertNotIn("kmem_exporter", os.listdir(tracefs.INSTANCES))
+        self.assertNotIn(INSTANCE, os.listdir(tracefs.INSTANCES))
 
     def test_a_wrong_configuration_ends_it_with_one_line(self):
         container = self.start("--config.file=/etc/kmem_exporter.yaml",
@@ -269,8 +281,8 @@ class Contents(unittest.TestCase):
         sizes = [int(line.split()[2]) for line in listing.splitlines()
                  if line.startswith("-") and line.endswith(".tar")]
         total, own = sum(sizes), sum(sizes) - max(sizes)
-        print(f"{total / MIB:.1f} MiB, of which {own / MIB:.1f} above debian:bookworm-slim",
-              end=" ", flush=True)
+        print(f"\nimage: {total / MIB:.1f} MiB, of which {own / MIB:.1f} above debian:bookworm-slim",
+              flush=True)
         self.assertLess(total, IMAGE_LIMIT)
         self.assertLess(own, OWN_LIMIT)
 

@@ -165,6 +165,18 @@ class QueriesTest(harness.ExporterTest):
             if not families.is_to_come(name, recorded):
                 self.prometheus.wait_until(name, 60 * harness.TIME_SCALE)
 
+    def test_every_rule_can_be_evaluated(self):
+        self.prometheus.wait_until(f"count(kmem_exporter_build_info) == {len(self.instances)}",
+                                   30 * harness.TIME_SCALE)
+
+        def rules():
+            answer = self.prometheus.get("/api/v1/rules")
+            return [rule for group in answer["groups"] for rule in group["rules"]]
+        harness.wait_until(lambda: all(rule["health"] != "unknown" for rule in rules()), 30,
+                           "every rule was evaluated")
+        self.assertEqual([rule for rule in rules() if rule["health"] != "ok"], [])
+        self.assertEqual(len(rules()), len(test_rules.recorded()) + len(test_rules.alerts()))
+
     def test_a_variable_has_the_values_of_the_targets(self):
         self.prometheus.wait_until(f"count(kmem_exporter_build_info) == {len(self.instances)}",
                                    30 * harness.TIME_SCALE)

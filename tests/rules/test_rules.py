@@ -63,25 +63,22 @@ class RulesTest(unittest.TestCase):
 
 
 class AlertsTest(unittest.TestCase):
-    def each(self):
+    def test_names(self):
         for name, alert in alerts().items():
             with self.subTest(name):
-                yield name, alert
-
-    def test_names(self):
-        for name, _ in self.each():
-            self.assertRegex(name, r"^Kmem([A-Z][a-z]+)+$")
-            self.assertLessEqual(len(name), 40)
+                self.assertRegex(name, r"^Kmem([A-Z][a-z]+)+$")
+                self.assertLessEqual(len(name), 40)
 
     def test_labels_and_annotations(self):
-        for _, alert in self.each():
-            self.assertEqual(list(alert["labels"]), ["severity"])
-            self.assertIn(alert["labels"]["severity"], ("critical", "warning", "info"))
-            annotations = alert["annotations"]
-            self.assertEqual(list(annotations), ["summary", "description", "runbook_url"])
-            self.assertRegex(annotations["summary"], r"^[^{]+\.$")
-            if not alert["expr"].startswith("absent("):  # no instance to speak of
-                self.assertIn("{{ $labels.instance }}", annotations["description"])
+        for name, alert in alerts().items():
+            with self.subTest(name):
+                self.assertEqual(list(alert["labels"]), ["severity"])
+                self.assertIn(alert["labels"]["severity"], ("critical", "warning", "info"))
+                annotations = alert["annotations"]
+                self.assertEqual(list(annotations), ["summary", "description", "runbook_url"])
+                self.assertRegex(annotations["summary"], r"^[^{]+\.$")
+                if not alert["expr"].startswith("absent("):  # no instance to speak of
+                    self.assertIn("{{ $labels.instance }}", annotations["description"])
 
     def test_each_is_tested_when_it_fires_and_when_it_does_not(self):
         fires, silent = set(), set()
@@ -92,11 +89,12 @@ class AlertsTest(unittest.TestCase):
         self.assertEqual(silent, set(alerts()))
 
     def test_each_leads_to_its_runbook(self):
-        for name, alert in self.each():
-            self.assertEqual(alert["annotations"]["runbook_url"], f"{HOME}docs/runbooks/{name}.md")
-            page = (RUNBOOKS / f"{name}.md").read_text(encoding="utf-8")
-            self.assertEqual(re.findall(r"^# (.*)", page, re.MULTILINE)[:1], [name])
-            self.assertEqual(re.findall(r"^## (.*)", page, re.MULTILINE), SECTIONS)
+        for name, alert in alerts().items():
+            with self.subTest(name):
+                self.assertEqual(alert["annotations"]["runbook_url"], f"{HOME}docs/runbooks/{name}.md")
+                page = (RUNBOOKS / f"{name}.md").read_text(encoding="utf-8")
+                self.assertEqual(re.findall(r"^# (.*)", page, re.MULTILINE)[:1], [name])
+                self.assertEqual(re.findall(r"^## (.*)", page, re.MULTILINE), SECTIONS)
 
     def test_the_list_of_runbooks_is_that_of_the_alerts(self):
         listed = re.findall(r"^\| \[(\w+)\]\((\w+)\.md\) \| (\w+) \|$",

@@ -120,14 +120,16 @@ TEST(BpfProgramsTest, TheKnownKernelsHaveTheirPrograms) {
   EXPECT_THAT(ProgramsFor("kmalloc_node", "wpwwii"), ElementsAre("kmalloc_node"));
   EXPECT_THAT(ProgramsFor("kmem_cache_alloc", "wpwwi"), ElementsAre("kmem_cache_alloc_bytes"));
   EXPECT_THAT(ProgramsFor("kmem_cache_alloc_node", "wpwwii"), ElementsAre("kmem_cache_alloc_node"));
-  EXPECT_THAT(ProgramsFor("kmem_cache_free", "wp"), ElementsAre("kmem_cache_free"));
+  EXPECT_THAT(ProgramsFor("kmem_cache_free", "wp"), ElementsAre("kmem_cache_free_nameless"));
   EXPECT_THAT(ProgramsFor("mm_page_alloc_zone_locked", "pii"),
               ElementsAre("mm_page_alloc_zone_locked_no_refill"));
   // 6.1, 6.12 and 6.18
   EXPECT_THAT(ProgramsFor("kmalloc", "wpwwii"), ElementsAre("kmalloc"));
-  EXPECT_THAT(ProgramsFor("kmem_cache_alloc", "wpcii"),
-              ElementsAre("kmem_cache_alloc_load", "kmem_cache_alloc_read"));
-  EXPECT_THAT(ProgramsFor("kmem_cache_free", "wpc"), ElementsAre("kmem_cache_free"));
+  EXPECT_THAT(
+      ProgramsFor("kmem_cache_alloc", "wpcii"),
+      ElementsAre("kmem_cache_alloc_load", "kmem_cache_alloc_read", "kmem_cache_alloc_nameless"));
+  EXPECT_THAT(ProgramsFor("kmem_cache_free", "wpc"),
+              ElementsAre("kmem_cache_free", "kmem_cache_free", "kmem_cache_free_nameless"));
   EXPECT_THAT(ProgramsFor("mm_page_alloc_zone_locked", "piii"),
               ElementsAre("mm_page_alloc_zone_locked"));
   // all of them

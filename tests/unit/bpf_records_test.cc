@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "collectors/slab_tables.h"
 #include "dispatch_rig.h"
 #include "exporter/bpf/programs.h"
 // kmem.bpf.c with the time as its twelfth argument.
@@ -35,7 +36,7 @@ struct Source {
 };
 
 std::map<std::string, Source> SourcesOf(bool has_refill) {
-  const std::vector<const char*> allocation{"", "ptr", "bytes_req", "bytes_alloc"};
+  const std::vector<const char*> allocation{"call_site", "ptr", "bytes_req", "bytes_alloc"};
   const std::vector<const char*> extfrag{"pfn", "alloc_order", "fallback_order",
                                          "alloc_migratetype", "fallback_migratetype"};
   std::vector<const char*> zone_locked{"pfn", "order", "migratetype"};
@@ -46,7 +47,7 @@ std::map<std::string, Source> SourcesOf(bool has_refill) {
       {"kmem_cache_alloc", {"kmem_cache_alloc_bytes", allocation}},
       {"kmem_cache_alloc_node", {"kmem_cache_alloc_node", allocation}},
       {"kfree", {"kfree", {"", "ptr"}}},
-      {"kmem_cache_free", {"kmem_cache_free", {"", "ptr"}}},
+      {"kmem_cache_free", {"kmem_cache_free_nameless", {"", "ptr"}}},
       {"mm_page_alloc", {"mm_page_alloc", {"pfn", "order", "gfp_flags", "migratetype"}}},
       {"mm_page_alloc_zone_locked",
        {has_refill ? "mm_page_alloc_zone_locked" : "mm_page_alloc_zone_locked_no_refill",
@@ -64,11 +65,15 @@ class Programs {
   Programs(const TraceCollectors& collectors, const KernelFacts& facts) {
     if (skeleton_ == nullptr) throw std::runtime_error("the programs can't be opened");
     for (unsigned char& wanted : skeleton_->rodata->kmem_wanted) wanted = 1;
+    skeleton_->rodata->kmem_wanted_sites = 1;
+    skeleton_->rodata->kmem_wanted_caches = 1;
     bpf_map__set_max_entries(skeleton_->maps.kmem_cpus,
                              static_cast<std::uint32_t>(libbpf_num_possible_cpus()));
     // These are for a live kernel's struct kmem_cache.
     bpf_program__set_autoload(skeleton_->progs.kmem_cache_alloc_load, false);
+    bpf_program__set_autoload(skeleton_->progs.kmem_cache_alloc_nameless, false);
     bpf_program__set_autoload(skeleton_->progs.kmem_cache_alloc_read, false);
+    bpf_program__set_autoload(skeleton_->progs.kmem_cache_free, false);
     error_ = kmem_bpf_timed__load(skeleton_.get());
     if (error_ != 0) return;
     void* const states = mmap(nullptr, sizeof(kmem_bpf_cpu), PROT_READ | PROT_WRITE, MAP_SHARED,
@@ -178,6 +183,30 @@ void ForgetOwnership(extfrag_tally& tally) {
   }
 }
 
+// What the tables hold, by call site, whichever of them it is in.
+using Sites = std::map<std::uint64_t, std::array<std::uint64_t, 3>>;
+void AddSites(std::span<const kmem_slot> slots, Sites& sites) {
+  for (const kmem_slot& slot : slots) {
+    if (slot.key == 0) continue;
+    EXPECT_EQ(slot.generation % 2, 0U);
+    for (std::size_t i = 0; i < 3; ++i) sites[slot.key].at(i) += slot.values[i];
+  }
+}
+Sites SitesOf(const kmem_bpf_cpu& cpu) {
+  Sites sites;
+#define ADD(name) AddSites(cpu.name##_sites, sites);
+  KMEM_BPF_SITE_TABLES(ADD)
+#undef ADD
+  return sites;
+}
+Sites SitesOf(const Tallies& tallies) {
+  Sites sites;
+  for (const TableEntry& site : ParseSlabTables(tallies.common).sites) {
+    AddSites(std::span(&site.slot, 1), sites);
+  }
+  return sites;
+}
+
 TEST_P(BpfRecordsTest, TheProgramsAndTheDispatcherGiveTheSameState) {
   for (const char* file : {"cpu0.raw", "cpu1.raw"}) {
     SCOPED_TRACE(file);
@@ -202,6 +231,9 @@ TEST_P(BpfRecordsTest, TheProgramsAndTheDispatcherGiveTheSameState) {
       if (collector.name() == "extfrag") ForgetOwnership(*reinterpret_cast<extfrag_tally*>(here));
       EXPECT_EQ(std::memcmp(here, kernel, collector.tally_bytes()), 0) << collector.name();
     }
+    rig.dispatcher().ReadCommon(0);
+    EXPECT_GE(SitesOf(programs.cpu()).size(), 10U);
+    EXPECT_EQ(SitesOf(programs.cpu()), SitesOf(rig.state().tallies.at(0)));
     for (std::size_t mark = 0; mark < kBpfTracepoints.size(); ++mark) {
       const kmem_bpf_mark& is = programs.cpu().marks[mark];
       EXPECT_EQ(is.sequence, 2 * rig.EventsRead(std::string(kBpfTracepoints[mark])))
@@ -236,7 +268,7 @@ TEST_F(BpfProgramTest, AnEventThatComesWhileItsProgramIsAtWorkIsCountedAsSkipped
   EXPECT_EQ(mark.sequence, 5U);
   EXPECT_EQ(programs_->cpu().slab.kfree, 0U);
   // Another tracepoint's program interrupts it and counts.
-  programs_->Run("kmem_cache_free", {0, 0x1000});
+  programs_->Run("kmem_cache_free_nameless", {0, 0x1000});
   EXPECT_EQ(programs_->cpu().slab.kmem_cache_free, 1U);
   mark.sequence = 6;
   programs_->Run("kfree", {0, 0x1000});
@@ -282,8 +314,12 @@ TEST_F(BpfProgramTest, EverySizeFallsIntoTheBucketThatItFallsIntoHere) {
   }
   for (std::uint64_t size = 0; size <= 1100; size += 4) sizes.push_back(size);
   for (const std::uint64_t size : sizes) {
-    const slab_alloc_event event{.ptr = 0x1000, .bytes_req = size, .bytes_alloc = 3 * size};
+    slab_alloc_event event{};
+    event.ptr = 0x1000;
+    event.bytes_req = size;
+    event.bytes_alloc = 3 * size;
     slab_count_kmalloc(&here, &event, nullptr);
+    slab_count_class(&here.kmalloc_classes, &event);
     programs_->Run("kmalloc", {0, event.ptr, event.bytes_req, event.bytes_alloc});
   }
   EXPECT_EQ(std::memcmp(&here, &programs_->cpu().slab, sizeof here), 0);

@@ -124,11 +124,22 @@ TEST(ConfigTest, EveryKeyHasItsEffect) {
   check(
       "tracefs: {instance: a-B_9, buffer_size_kb: 64, buffer_total_max_kb: 16777216,\n"
       "          subbuffer_size_kb: 1024, drain_interval_ms: 1}");
-  reset().collectors = {false, false, false, false, false, false};
+  reset().collectors = {.slab = false,
+                        .slab_options = {},
+                        .page = false,
+                        .pcp = false,
+                        .extfrag = false,
+                        .fragmentation = false,
+                        .compaction = false};
   check(
       "collectors: {slab: {enabled: false}, page: {enabled: false}, pcp: {enabled: false},\n"
       "  extfrag: {enabled: false}, fragmentation: {enabled: false}, compaction: {enabled: "
       "false}}");
+  reset().collectors.slab_options = {.callsites = {.enabled = false, .max_series = 7},
+                                     .caches = {.enabled = false, .max_series = 10000}};
+  check(
+      "collectors: {slab: {callsites: {enabled: false, max_series: 7}, caches: {enabled: false, "
+      "max_series: 10000}}}");
   reset().collectors.pcp = false;
   check("collectors:\n  pcp:\n    enabled: false\n");
 }
@@ -196,7 +207,7 @@ TEST(ConfigTest, RefusesWhatIsNoPlainMapOfKnownKeys) {
       {"web: 3", ":1:6: web: is not a map, allowed is a map of listen_addresses"},
       {"web: [a]", ":1:6: web: is not a map"},
       {"collectors: {slab: true}", ":1:20: collectors.slab: is not a map"},
-      {"collectors: {slab: {callsites: {}}}", "collectors.slab.callsites: is an unknown key"},
+      {"collectors: {slab: {sites: {}}}", "collectors.slab.sites: is an unknown key"},
       {"collectors: {numa: {enabled: true}}", "collectors.numa: is an unknown key"},
       {"overhead: {budget_percent: 1}", "overhead: is an unknown key"},
       {"<<: {log: {}}", "<<: is an unknown key"},

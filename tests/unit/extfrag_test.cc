@@ -38,7 +38,7 @@ extfrag_event Event(std::int32_t alloc_order, std::int32_t fallback_order,
 }
 
 kmem_verdict Count(ExtfragRig& rig, const extfrag_event& event, std::uint32_t cpu = 0) {
-  const kmem_context context{.time_ns = 1000, .cpu = cpu};
+  const kmem_context context{.time_ns = 1000, .cpu = cpu, .bytes = 0, .common = nullptr};
   return extfrag_count(rig.On(cpu), &event, &context);
 }
 

@@ -18,7 +18,7 @@ using ::testing::ElementsAre;
 
 using PageRig = TallyRig<PageCollector, page_tally>;
 
-constexpr kmem_context kContext{.time_ns = 1000, .cpu = 0};
+constexpr kmem_context kContext{.time_ns = 1000, .cpu = 0, .bytes = 0, .common = nullptr};
 constexpr std::uint64_t kNowarn = 0x2000;
 
 KernelFacts Facts(std::vector<std::string> migratetypes = {"unmovable", "movable", "reclaimable",

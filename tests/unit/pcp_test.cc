@@ -75,7 +75,7 @@ class PcpTest : public ::testing::Test {
  private:
   kmem_context Next(std::uint32_t cpu) {
     now_ns_ += kStepNs;
-    return {.time_ns = now_ns_, .cpu = cpu};
+    return {.time_ns = now_ns_, .cpu = cpu, .bytes = 0, .common = nullptr};
   }
   // Upper bounds of the filled buckets, one for each batch.
   Sizes SizesIn(const char* name) {
@@ -275,7 +275,7 @@ TEST_F(PcpTest, WithoutTheFieldOrderZeroIsARefillAndNothingElseIs) {
 
 TEST_F(PcpTest, ImplausibleOrdersCountNothingAndEndNothing) {
   Refill();
-  const kmem_context context{.time_ns = now_ns_, .cpu = 0};
+  const kmem_context context{.time_ns = now_ns_, .cpu = 0, .bytes = 0, .common = nullptr};
   for (const std::uint32_t order : {16U, 64U, UINT32_MAX}) {
     for (const std::int32_t refill : {-1, 0, 1}) {
       const page_zone_locked_event taken{.order = order, .migratetype = 0, .percpu_refill = refill};
@@ -335,7 +335,7 @@ TEST_F(PcpTest, EachBatchIsInTheBucketOfTheFirstBoundThatHoldsIt) {
       for (std::uint32_t order = 0; order < KMEM_ORDERS; ++order) {
         if ((size >> order & 1) == 0) continue;
         const page_zone_locked_event event{.order = order, .migratetype = 0, .percpu_refill = 1};
-        const kmem_context context{.time_ns = 1, .cpu = 0};
+        const kmem_context context{.time_ns = 1, .cpu = 0, .bytes = 0, .common = nullptr};
         pcp_count_zone_locked(rig.On(0), &event, &context);
       }
       rig.Settle(kLongAfter);

@@ -1,0 +1,37 @@
+// The slab collector's tables by call site and by cache (slab_tally.h), on their way from whoever
+// fills them to a scrape: plain bytes. Reading a table is safe while its one writer writes.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "collectors/ledger.h"
+#include "collectors/slab_tally.h"
+
+namespace kmem {
+
+struct SlabCacheEntry {
+  TableEntry entry;
+  std::array<char, SLAB_CACHE_NAME_BYTES> name;  // ends with a NUL
+};
+
+// Append the slots that are taken. `first_place` is the number of the table's first slot among
+// those of all tables of its kind; it must be the same at every reading. A slot whose owner is just
+// being changed is left out.
+void AppendSites(std::span<const kmem_slot> slots, std::uint32_t first_place,
+                 std::vector<std::byte>& out);
+using SlabCacheNames = std::span<const char[SLAB_CACHE_NAME_BYTES]>;  // NOLINT: C's layout
+void AppendCaches(std::span<const kmem_slot> slots, SlabCacheNames names, std::uint32_t first_place,
+                  std::vector<std::byte>& out);
+
+// What was appended.
+struct SlabTables {
+  std::vector<TableEntry> sites;
+  std::vector<SlabCacheEntry> caches;
+};
+SlabTables ParseSlabTables(std::span<const std::byte> bytes);
+
+}  // namespace kmem

@@ -1,0 +1,136 @@
+#include "exporter/symbols.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <charconv>
+#include <functional>
+#include <utility>
+
+namespace kmem {
+namespace {
+
+constexpr std::chrono::seconds kLookInterval{10};
+
+std::string_view TakeUntil(std::string_view& text, char end) {
+  const std::size_t at = std::min(text.find(end), text.size());
+  const std::string_view taken = text.substr(0, at);
+  text.remove_prefix(std::min(at + 1, text.size()));
+  return taken;
+}
+
+}  // namespace
+
+KernelSymbols::KernelSymbols(const ProcReader& proc) : proc_(proc) { Refresh(); }
+
+bool KernelSymbols::available() const {
+  const std::scoped_lock lock(mutex_);
+  return !entries_.empty();
+}
+
+std::string KernelSymbols::problem() const {
+  const std::scoped_lock lock(mutex_);
+  return problem_;
+}
+
+std::uint64_t KernelSymbols::Refresh() {
+  const std::scoped_lock lock(mutex_);
+  const auto now = std::chrono::steady_clock::now();
+  if (now < next_look_) return version_;
+  next_look_ = now + kLookInterval;
+  std::string modules;
+  try {
+    modules = proc_.Read("modules");
+  } catch (const ProcError&) {  // a kernel without modules
+  }
+  // Without the counts of users, which come and go.
+  std::string names;
+  for (std::string_view rest = modules; !rest.empty();) {
+    std::string_view line = TakeUntil(rest, '\n');
+    names += TakeUntil(line, ' ');
+    names += line.substr(std::min(line.rfind(' '), line.size()));
+    names += '\n';
+  }
+  const std::size_t hash = std::hash<std::string>()(names) | 1;
+  if (hash != std::exchange(modules_hash_, hash)) Read();
+  return version_;
+}
+
+void KernelSymbols::Read() {
+  ++version_;
+  problem_.clear();
+  try {
+    Parse(proc_.Read("kallsyms"));
+    if (entries_.empty()) {
+      problem_ =
+          "the kernel hides the addresses in /proc/kallsyms; they need CAP_SYSLOG and "
+          "kernel.kptr_restrict 0 or 1";
+    }
+  } catch (const ProcError& error) {
+    entries_.clear();
+    problem_ = error.what();
+  }
+}
+
+// Lines "ffffffff81000000 T _stext", of a module "ffffffffc0000000 t name\t[module]". Of one
+// address the first name stands.
+void KernelSymbols::Parse(std::string_view kallsyms) {
+  entries_.clear();
+  names_.clear();
+  modules_.assign(1, "kernel");
+  std::uint32_t module = 0;
+  while (!kallsyms.empty()) {
+    std::string_view line = TakeUntil(kallsyms, '\n');
+    const std::string_view address_text = TakeUntil(line, ' ');
+    const std::string_view kind = TakeUntil(line, ' ');
+    if (kind.size() != 1 || std::string_view("tTwW").find(kind[0]) == std::string_view::npos) {
+      continue;
+    }
+    std::uint64_t address = 0;
+    const char* end = address_text.data() + address_text.size();
+    if (std::from_chars(address_text.data(), end, address, 16).ptr != end || address == 0) continue;
+    const std::string_view name = TakeUntil(line, '\t');
+    if (line.size() > 2 && line.front() == '[' && line.back() == ']') {
+      const std::string_view module_name = line.substr(1, line.size() - 2);
+      if (modules_[module] != module_name) {
+        const auto known = std::ranges::find(modules_, module_name);
+        module = static_cast<std::uint32_t>(known - modules_.begin());
+        if (known == modules_.end()) modules_.emplace_back(module_name);
+      }
+    } else {
+      module = 0;
+    }
+    entries_.push_back({address, static_cast<std::uint32_t>(names_.size()), module});
+    names_ += name;
+    names_ += '\0';
+  }
+  std::ranges::stable_sort(entries_, {}, &Entry::address);
+  entries_.shrink_to_fit();
+  names_.shrink_to_fit();
+}
+
+std::optional<Symbol> KernelSymbols::Find(std::uint64_t return_address) const {
+  const std::scoped_lock lock(mutex_);
+  // The call stands before it, and may be the function's last instruction.
+  const std::uint64_t address = return_address - 1;
+  auto entry = std::ranges::upper_bound(entries_, address, {}, &Entry::address);
+  if (entry == entries_.begin()) return std::nullopt;
+  --entry;
+  if (address - entry->address > kLongestFunction) return std::nullopt;
+  entry = std::ranges::lower_bound(entries_, entry->address, {}, &Entry::address);
+  return Symbol{names_.c_str() + entry->name, modules_[entry->module]};
+}
+
+std::shared_ptr<Symbols> ReadSymbols(const TraceCollectors& collectors, const ProcReader& proc) {
+  const bool wanted = std::ranges::any_of(
+      collectors, [](const auto& collector) { return collector->wants_symbols(); });
+  if (!wanted) return nullptr;
+  auto symbols = std::make_shared<KernelSymbols>(proc);
+  if (!symbols->available()) {
+    spdlog::warn("call sites have no names, so all are in call_site=\"other\": {}",
+                 symbols->problem());
+  }
+  return symbols;
+}
+
+}  // namespace kmem

@@ -1,0 +1,142 @@
+"""Call sites and caches by name, on the live kernel: known loads, hidden symbols, the cap."""
+import os
+import shutil
+import subprocess
+import unittest
+
+import load
+import tracefs
+from harness import TracingTest, wait_until
+from test_bpf import ONLY_BPF, why_unusable
+
+NO_SYSLOG = ["setpriv", "--bounding-set=-syslog"]
+KPTR_RESTRICT = "/proc/sys/kernel/kptr_restrict"
+ALLOCATIONS = "kmem_slab_callsite_allocations_total"
+TOTALS = ("allocations_total", "requested_bytes_total", "allocated_bytes_total")
+
+
+class kptr_restrict:
+    """Sets the sysctl for a while."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __enter__(self):
+        with open(KPTR_RESTRICT, encoding="ascii") as file:
+            self.before = file.read()
+        self._write(self.value)
+
+    def __exit__(self, *_):
+        self._write(self.before)
+
+    @staticmethod
+    def _write(value):
+        with open(KPTR_RESTRICT, "w", encoding="ascii") as file:
+            file.write(str(value))
+
+
+@unittest.skipUnless(os.geteuid() == 0, "not root")
+class Names(TracingTest):
+    ENGINE = "tracefs"
+
+    def start_engine(self, *arguments, **options):
+        return self.start(f"--engine={self.ENGINE}", *arguments, **options)
+
+    def sites(self, exporter):
+        return exporter.scrape().by(ALLOCATIONS, "call_site")
+
+    def assert_sums(self, metrics):
+        for total in TOTALS:
+            self.assertEqual(metrics[f"kmem_slab_callsite_{total}"], metrics[f"kmem_slab_{total}"],
+                             total)
+
+    def test_pipes_are_counted_at_the_function_that_makes_them(self):
+        exporter = self.start_engine()
+        load.pipes(2000)
+        before = wait_until(lambda: self.sites(exporter).get("alloc_pipe_info"), 30,
+                            "alloc_pipe_info has a series")
+        load.pipes(3000)
+        metrics = exporter.scrape()
+        made = metrics.by(ALLOCATIONS, "call_site")["alloc_pipe_info"] - before
+        # Two objects a pipe: itself and its ring. Others make some pipes, too.
+        self.assertGreaterEqual(made, 6000)
+        self.assertLess(made, 2 * 6000)
+        self.assertEqual(metrics.get("kmem_exporter_symbols_available"), 1)
+
+    def test_the_sum_of_the_call_sites_is_the_allocators_total(self):
+        exporter = self.start_engine()
+        load.mixed()
+        metrics = exporter.scrape()
+        if self.ENGINE == "tracefs":
+            self.assert_sums(metrics)
+        else:  # events that come between the reading of the one and of the other
+            for total in TOTALS:
+                sites = metrics[f"kmem_slab_callsite_{total}"]
+                self.assertAlmostEqual(sites / metrics[f"kmem_slab_{total}"], 1, delta=0.01)
+
+    def test_more_names_than_the_cap_are_in_other(self):
+        exporter = self.start_engine(config={"collectors": {"slab": {
+            "callsites": {"max_series": 3}, "caches": {"max_series": 2}}}})
+        load.mixed()
+        metrics = exporter.scrape()
+        self.assertEqual(len(self.sites(exporter)), 4)
+        self.assertGreater(metrics.by("kmem_exporter_series_folded", "family")["kmem_slab_callsite"], 0)
+        for name in ("kmem_slab_cache_allocations_total", "kmem_slab_cache_frees_total"):
+            if name in metrics:
+                self.assertLessEqual(len(metrics.by(name, "cache")), 3)
+
+    def test_what_is_off_is_not_there(self):
+        exporter = self.start_engine(config={"collectors": {"slab": {
+            "callsites": {"enabled": False}, "caches": {"enabled": False}}}})
+        load.mixed()
+        names = set(exporter.scrape().samples)
+        self.assertEqual({name for name in names if "callsite" in name or "slab_cache" in name
+                          or "slab_kmalloc" in name or "symbols" in name or "folded" in name}, set())
+
+    def assert_hidden(self, exporter):
+        load.mixed()
+        metrics = exporter.scrape()
+        self.assertEqual(set(metrics.by(ALLOCATIONS, "call_site")), {"other"})
+        self.assertEqual(metrics.get("kmem_exporter_symbols_available"), 0)
+        warnings = exporter.log_lines("call sites have no names")
+        self.assertEqual(len(warnings), 1, exporter.log())
+        self.assertIn("CAP_SYSLOG", warnings[0])
+
+    @unittest.skipUnless(shutil.which("setpriv"), "no setpriv here")
+    def test_without_cap_syslog_names_are_hidden_and_the_log_says_what_they_need(self):
+        self.assert_hidden(self.start_engine(prefix=NO_SYSLOG))
+
+    def test_kptr_restrict_2_hides_the_names_from_everybody(self):
+        with kptr_restrict(2):
+            self.assert_hidden(self.start_engine())
+
+    def test_kptr_restrict_1_does_not_hide_them_from_who_has_the_capability(self):
+        with kptr_restrict(1):
+            exporter = self.start_engine()
+            load.pipes(2000)
+            self.assertIn("alloc_pipe_info", self.sites(exporter))
+
+    def test_a_cache_has_its_name(self):
+        exporter = self.start_engine()
+        load.pipes(2000)
+        metrics = exporter.scrape()
+        if "kmem_slab_cache_allocations_total" not in metrics:
+            self.skipTest("this kernel does not name the cache of an allocation")
+        filp = metrics.by("kmem_slab_cache_allocations_total", "cache")["filp"]
+        self.assertGreaterEqual(filp, 4000)
+        self.assertLess(filp, metrics.get("kmem_slab_allocations_total", allocator="kmem_cache"))
+
+
+@unittest.skipIf(why_unusable(), why_unusable())
+class NamesInTheKernel(Names):
+    ENGINE = "bpf"
+
+    def test_the_names_need_no_more_than_three_capabilities(self):
+        prefix = [word.replace("+perfmon", "+perfmon,+syslog") for word in ONLY_BPF]
+        exporter = self.start_engine(prefix=prefix)
+        load.pipes(2000)
+        self.assertIn("alloc_pipe_info", self.sites(exporter))
+
+
+if __name__ == "__main__":
+    unittest.main()

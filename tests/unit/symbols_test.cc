@@ -1,0 +1,93 @@
+#include "exporter/symbols.h"
+
+#include <gtest/gtest.h>
+
+#include <map>
+#include <string>
+
+namespace kmem {
+namespace {
+
+class Files : public ProcReader {
+ public:
+  explicit Files(std::map<std::string, std::string, std::less<>> files)
+      : files_(std::move(files)) {}
+  [[nodiscard]] std::string Read(std::string_view path) const override {
+    const auto found = files_.find(path);
+    if (found == files_.end()) throw ProcError("/proc/" + std::string(path) + ": missing");
+    return found->second;
+  }
+
+ private:
+  std::map<std::string, std::string, std::less<>> files_;
+};
+
+constexpr const char* kKallsyms =
+    "ffffffff81000000 T _stext\n"
+    "ffffffff81000000 T _text\n"
+    "ffffffff81000100 t do_one\n"
+    "ffffffff81000200 T do_two\n"
+    "ffffffff81000240 d some_data\n"
+    "ffffffffc0000000 t ext4_alloc\t[ext4]\n"
+    "ffffffffc0000080 t odd\"name\\\t[odd_mod]\n";
+
+std::string Name(const KernelSymbols& symbols, std::uint64_t address) {
+  const auto symbol = symbols.Find(address);
+  return symbol ? symbol->function + " " + symbol->module : "none";
+}
+
+TEST(SymbolsTest, AReturnAddressBelongsToTheFunctionOfItsCall) {
+  const Files proc({{"kallsyms", kKallsyms}, {"modules", ""}});
+  const KernelSymbols symbols(proc);
+  EXPECT_TRUE(symbols.available());
+  EXPECT_EQ(symbols.problem(), "");
+  EXPECT_EQ(Name(symbols, 0xffffffff81000101), "do_one kernel");
+  // The call was the last instruction of the function before.
+  EXPECT_EQ(Name(symbols, 0xffffffff81000200), "do_one kernel");
+  EXPECT_EQ(Name(symbols, 0xffffffff81000250), "do_two kernel");
+  EXPECT_EQ(Name(symbols, 0xffffffffc0000010), "ext4_alloc ext4");
+  EXPECT_EQ(Name(symbols, 0xffffffffc0000090), "odd\"name\\ odd_mod");
+}
+
+TEST(SymbolsTest, OfTwoNamesOfOneAddressTheFirstStands) {
+  const Files proc({{"kallsyms", kKallsyms}, {"modules", ""}});
+  EXPECT_EQ(Name(KernelSymbols(proc), 0xffffffff81000010), "_stext kernel");
+}
+
+TEST(SymbolsTest, WhatLiesFarFromAnyFunctionHasNoName) {
+  const Files proc({{"kallsyms", kKallsyms}, {"modules", ""}});
+  const KernelSymbols symbols(proc);
+  EXPECT_EQ(Name(symbols, 0xffffffff80000000), "none");
+  EXPECT_EQ(Name(symbols, 0xffffffff90000000), "none");
+  EXPECT_EQ(Name(symbols, 0xffffffffd0000000), "none");
+}
+
+TEST(SymbolsTest, HiddenAddressesAreSaidWithWhatTheyNeed) {
+  const Files proc(
+      {{"kallsyms", "0000000000000000 T _stext\n0000000000000000 t do_one\n"}, {"modules", ""}});
+  const KernelSymbols symbols(proc);
+  EXPECT_FALSE(symbols.available());
+  EXPECT_EQ(symbols.problem(),
+            "the kernel hides the addresses in /proc/kallsyms; they need CAP_SYSLOG and "
+            "kernel.kptr_restrict 0 or 1");
+  EXPECT_EQ(Name(symbols, 0xffffffff81000101), "none");
+}
+
+TEST(SymbolsTest, AKernelWithoutTheFilesLeavesThemUnavailableAndSaysWhy) {
+  const Files proc({});
+  const KernelSymbols symbols(proc);
+  EXPECT_FALSE(symbols.available());
+  EXPECT_EQ(symbols.problem(), "/proc/kallsyms: missing");
+}
+
+TEST(SymbolsTest, LinesOfAnyOtherShapeAreLeftOut) {
+  const Files proc({{"kallsyms",
+                     "\n \nffffffff81000100\nxyz T name\nffffffff81000100 T\n"
+                     "ffffffff81000100 TT two\nffffffff81000200 T fine\n"},
+                    {"modules", ""}});
+  const KernelSymbols symbols(proc);
+  EXPECT_EQ(Name(symbols, 0xffffffff81000210), "fine kernel");
+}
+
+}  // namespace
+}  // namespace kmem
