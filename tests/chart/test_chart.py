@@ -374,6 +374,8 @@ class WrongValues(ChartTest):
                  "at '/config/collectors': additional properties 'slabs' not allowed"),
                 ("config.collectors.slab.enabled=yes",
                  "at '/config/collectors/slab/enabled': got string, want boolean"),
+                ("config.collectors.slab.caches.max_series=0",
+                 "at '/config/collectors/slab/caches/max_series': minimum: got 0, want 1"),
                 ("config.paths.tracefs=/sys/kernel/tracing", "at '/config/paths/tracefs'"),
                 ("config.web.listen_addresses={:80}",
                  "config.web.listen_addresses: set containerPort instead, by which the probes"),
