@@ -440,7 +440,8 @@ class Documents(ChartTest):
         with tempfile.TemporaryDirectory() as directory:  # helm shows notes only of what it installs
             chart = pathlib.Path(shutil.copytree(CHART, pathlib.Path(directory, "chart")))
             (chart / "templates/NOTES.txt").rename(chart / "notes")
-            (chart / "templates/notes.yaml").write_text('kind: Notes\nmetadata: {}\ntext: {{ tpl (.Files.Get "notes") . | toJson }}\n')
+            (chart / "templates/notes.yaml").write_text(
+                'kind: Notes\nmetadata: {}\ntext: {{ tpl (.Files.Get "notes") . | toJson }}\n')
             for name in VALUE_SETS:
                 with self.subTest(values=name):
                     done = run(HELM, "template", "kmem", chart, "--namespace", "kernel", "--kube-version",
