@@ -21,7 +21,7 @@ std::string_view TakeUntil(std::string_view& text, char end) {
 
 }  // namespace
 
-KernelSymbols::KernelSymbols(const ProcReader& proc) : proc_(proc) { Refresh(); }
+KernelSymbols::KernelSymbols(const ProcReader& proc) : proc_(proc) { KernelSymbols::Refresh(); }
 
 bool KernelSymbols::available() const {
   const std::scoped_lock lock(mutex_);

@@ -94,6 +94,7 @@ void Walk(Direction& io, CpuCounts& cpu) {
 template <class Direction>
 void Walk(Direction& io, std::map<std::uint64_t, Symbol>& symbols) {
   std::vector<std::uint64_t> addresses;
+  addresses.reserve(symbols.size());
   for (const auto& [address, symbol] : symbols) addresses.push_back(address);
   Walk(io, addresses);
   for (const std::uint64_t address : addresses) {

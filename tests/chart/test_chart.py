@@ -148,6 +148,8 @@ class EveryValueSet(ChartTest):
                      for port in container.get("ports", [])}
             self.assertEqual(len(ports), 1)
             self.assertLessEqual(daemonset["spec"]["selector"]["matchLabels"].items(), labels)
+            for probe in ("livenessProbe", "readinessProbe"):  # a name would be one of that container's own
+                self.assertIn(rendered.container[probe]["httpGet"]["port"], ports.values())
             for service in rendered.all("Service"):
                 self.assertLessEqual(service["spec"]["selector"].items(), labels)
                 self.assertEqual([port["targetPort"] for port in service["spec"]["ports"]], list(ports))
@@ -372,6 +374,8 @@ class WrongValues(ChartTest):
                  "at '/config/collectors': additional properties 'slabs' not allowed"),
                 ("config.collectors.slab.enabled=yes",
                  "at '/config/collectors/slab/enabled': got string, want boolean"),
+                ("config.collectors.slab.caches.max_series=0",
+                 "at '/config/collectors/slab/caches/max_series': minimum: got 0, want 1"),
                 ("config.paths.tracefs=/sys/kernel/tracing", "at '/config/paths/tracefs'"),
                 ("config.web.listen_addresses={:80}",
                  "config.web.listen_addresses: set containerPort instead, by which the probes"),
@@ -436,7 +440,8 @@ class Documents(ChartTest):
         with tempfile.TemporaryDirectory() as directory:  # helm shows notes only of what it installs
             chart = pathlib.Path(shutil.copytree(CHART, pathlib.Path(directory, "chart")))
             (chart / "templates/NOTES.txt").rename(chart / "notes")
-            (chart / "templates/notes.yaml").write_text('kind: Notes\nmetadata: {}\ntext: {{ tpl (.Files.Get "notes") . | toJson }}\n')
+            (chart / "templates/notes.yaml").write_text(
+                'kind: Notes\nmetadata: {}\ntext: {{ tpl (.Files.Get "notes") . | toJson }}\n')
             for name in VALUE_SETS:
                 with self.subTest(values=name):
                     done = run(HELM, "template", "kmem", chart, "--namespace", "kernel", "--kube-version",

@@ -69,8 +69,7 @@ class SecurityContext(test_image.ImageTest):
                                         return_value=self.translate(pod, files)):
             container = self.start()
         probe = pod["containers"][0]["readinessProbe"]["httpGet"]
-        port, = [port["containerPort"] for port in pod["containers"][0]["ports"] if port["name"] == probe["port"]]
-        self.assertEqual((port, probe["path"]), (15636, "/-/ready"))
+        self.assertEqual((probe["port"], probe["path"]), (15636, "/-/ready"))
         container.wait_until_ready()
         return container
 

@@ -60,12 +60,13 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{- ternary "https" "http" .Values.kubeRBACProxy.enabled }}
 {{- end }}
 
-{{- /* The request of a probe; a list: the root and the path. */}}
+{{- /* The request of a probe; a list: the root and the path. By number: a name is looked up in the container's own
+       ports, and the proxy's is in another. */}}
 {{- define "kmem-exporter.probe" -}}
 {{- $root := index . 0 -}}
 httpGet:
   path: {{ index . 1 }}
-  port: {{ include "kmem-exporter.metricsPort" $root }}
+  port: {{ int $root.Values.containerPort }}
   {{- if $root.Values.kubeRBACProxy.enabled }}
   scheme: HTTPS
   {{- end }}

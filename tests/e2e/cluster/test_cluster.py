@@ -110,6 +110,9 @@ class Engines(ReleaseTest):
             self.assertEqual(int(status[kind], 16), expected, kind)
         self.assertEqual(self.release.restarts(), 0)
         self.assertEqual((status["NoNewPrivs"], status["Seccomp"]), ("1", "2"))
+        if pathlib.Path("/proc/sys/kernel/kptr_restrict").read_text().strip() != "2":  # hidden from everybody
+            self.assertEqual(cluster.value(self.release.metrics(), "kmem_exporter_symbols_available"),
+                             "SYSLOG" in names)
 
     @needs_node
     def test_tracefs_without_any_capability(self):
