@@ -16,8 +16,9 @@ OF_THE_KERNEL = re.compile(r"kmem_(?!exporter_)")  # and so the same in every sc
 
 
 def canonical(labels):
-    """Labels with bucket bounds as numbers: OpenMetrics writes 1.0 where the older format has 1."""
-    return frozenset((name, float(value) if name == "le" else value) for name, value in labels)
+    """Labels with bucket bounds as numbers: OpenMetrics writes 1.0 where the older format has 1. An empty
+    label is none to Prometheus."""
+    return frozenset((name, float(value) if name == "le" else value) for name, value in labels if value)
 
 
 class Prometheus(prometheus.Prometheus):
