@@ -1,6 +1,6 @@
 // Which names of many get a series of their own. Names are call sites or caches, of which a kernel
 // has thousands and a Prometheus wants few; the ledger turns the counts of a table by key
-// (keyed_table.h) into counters by name, at most so many, that never fall.
+// (table_tally.h) into counters by name, at most so many, that never fall.
 //
 // - While places are free, a name gets one as soon as it matters: a thousandth of the weight
 // (bytes,
@@ -29,7 +29,7 @@
 #include <utility>
 #include <vector>
 
-#include "collectors/keyed_table.h"
+#include "collectors/table_tally.h"
 
 namespace kmem {
 

@@ -7,7 +7,7 @@
  */
 #pragma once
 
-#include "collectors/keyed_table.h"
+#include "collectors/table_tally.h"
 
 enum {
   /* Upper bounds 8, 16, 32, 64, 96, 128, 192, 256, 512, ... 4 MiB: the size classes of kmalloc

@@ -118,18 +118,24 @@ class NobodyReading(Contender):
 class Exporter(Contender):
     """kmem_exporter with one of its engines."""
 
-    def __init__(self, engine, everything, setup):
-        what = "all collectors" if everything else f"{', '.join(setup.own_collectors)} only"
-        super().__init__(f"{engine}_{'all' if everything else 'own'}",
-                         f"kmem_exporter, {engine} engine, {what}", setup)
+    # What is counted by name; of which slab parts, and how it is called.
+    PARTS = {"own": ((), "{} only, nothing by name"), "sites": (("callsites",), "{}, by call site"),
+             "names": (("callsites", "caches"), "{}, by call site and cache"),
+             "all": (("callsites", "caches"), "all collectors")}
+
+    def __init__(self, engine, what, setup):
+        parts, name = self.PARTS[what]
+        super().__init__(f"{engine}_{what}", f"kmem_exporter, {engine} engine, "
+                         + name.format(", ".join(setup.own_collectors)), setup)
         self._engine = engine
-        self._flags = [] if everything else [f"--no-collector.{name}" for name in COLLECTORS
-                                             if name not in setup.own_collectors]
-        if everything:
+        self._flags = [] if what == "all" else [f"--no-collector.{name}" for name in COLLECTORS
+                                                if name not in setup.own_collectors]
+        if what == "all":
             self.events = setup.all_events
-        self._config = f"{setup.directory}/kmem_exporter.yaml"
-        with open(self._config, "w", encoding="utf-8") as config:
-            json.dump({"tracefs": {"instance": INSTANCE}}, config)  # JSON is YAML
+        self._config = f"{setup.directory}/kmem_exporter_{what}.yaml"
+        slab = {part: {"enabled": part in parts} for part in ("callsites", "caches")}
+        with open(self._config, "w", encoding="utf-8") as config:  # JSON is YAML
+            json.dump({"tracefs": {"instance": INSTANCE}, "collectors": {"slab": slab}}, config)
 
     def _engine_flag(self):
         flag = f"--engine={self._engine}"
@@ -293,8 +299,9 @@ class PerfRecord(Contender):
 
 
 def all_contenders(setup):
+    kinds = ["own", *(["sites", "names"] if "slab" in setup.own_collectors else []), "all"]
     return [EmptyPrograms("tp_btf", setup), EmptyPrograms("raw_tp", setup),
-            Exporter("bpf", False, setup), Exporter("bpf", True, setup),
+            *(Exporter("bpf", kind, setup) for kind in kinds),
             NobodyReading(setup),
-            Exporter("tracefs", False, setup), Exporter("tracefs", True, setup),
+            *(Exporter("tracefs", kind, setup) for kind in kinds),
             Bpftrace(setup), PerfRecord(setup)]

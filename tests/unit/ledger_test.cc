@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "collectors/keyed_table.h"
+#include "collectors/table_tally.h"
 
 namespace kmem {
 namespace {

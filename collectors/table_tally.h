@@ -1,7 +1,7 @@
 /*
  * Counts by key (a call site's address, a cache): a table of fixed size with open addressing, in
  * the plain C of tally.h. Empty is all zero. One writer: a CPU's program, or the one thread that
- * owns the collectors' state. Readers may look at any time (keyed_table_reader.h).
+ * owns the collectors' state. Readers may look at any time (slab_tables.h).
  *
  * A key has its place among KMEM_PROBES neighbours. Where all of them are taken, the one of them
  * that came least often lately gives way, in time: each newcomer ages them by one, each of their
