@@ -60,7 +60,7 @@ class Lifecycle(ReleaseTest):
             found = self.release.metrics()
             return {name: cluster.value(found, "kmem_tracepoint_events_total", tracepoint=name)
                     for name in ("kmalloc", "kfree", "kmem_cache_alloc", "mm_page_alloc", "mm_page_free")}
-        self.assertEqual(self.release.tracing(), (1, ""))
+        self.assertEqual(wait_until(self.release.tracing, 30, "the Service leads to the pod"), (1, ""))
         before = events()
         load.mixed()
         after = wait_until(lambda: (now := events()) and all(now[name] > before[name] for name in now) and now,
@@ -69,7 +69,19 @@ class Lifecycle(ReleaseTest):
             self.assertGreater(after["mm_page_alloc"] - before["mm_page_alloc"], 16 << 8)
 
     def test_helm_test_passes(self):
-        self.assertRegex(self.release.helm("test"), r"Phase: +Succeeded")
+        try:
+            self.assertRegex(self.release.helm("test"), r"Phase: +Succeeded")
+        except AssertionError as error:
+            log = kubectl("-n", self.release.namespace, "logs", f"{self.release.object}-test")
+            raise AssertionError(f"the test's log: {log}") from error
+
+    def test_helm_test_fails_where_nothing_answers(self):
+        self.reset()
+        self.release.install({"nodeSelector.nowhere": "at-all"})
+        wait_until(lambda: not self.release.pods(), 60, "there is no pod")
+        with self.assertRaisesRegex(AssertionError, r"Phase: +Failed"):
+            self.release.helm("test")
+        self.assertIn("does not answer", kubectl("-n", self.release.namespace, "logs", f"{self.release.object}-test"))
 
     def test_a_changed_configuration_rolls_the_pods_and_nothing_else_does(self):
         self.reset()
