@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <string_view>
 
 #include "exporter/text.h"
@@ -45,8 +46,13 @@ constexpr auto kOwnFlags = std::to_array<OwnFlag>({
      "With --replay: print the metrics to standard output at the end of the file, and exit."},
     {"--cleanup", nullptr,
      "Remove the tracefs instance that a killed exporter left, and exit: for uninstalling."},
+    {"--duration", "SECONDS",
+     "With report: how long to watch the live kernel, 1 to 86400. Default: 10."},
+    {"--json", nullptr, "With report: print JSON, for programs."},
     {"--version", nullptr, "Show the version and exit."},
 });
+constexpr std::string_view kReportCommand = "report";
+constexpr int kLongestReportSeconds = 86400;
 
 // The names of the collectors: those of the keys collectors.NAME.enabled.
 std::vector<std::string> CollectorNames() {
@@ -92,8 +98,12 @@ std::string Help() {
     return *std::ranges::find(keys, name, &ConfigKey::name);
   };
   std::string out =
-      "usage: kmem_exporter [<flags>]\n\n"
-      "Exports the Linux kernel's kmem tracepoints as Prometheus metrics.\n\nFlags:\n" +
+      "usage: kmem_exporter [<flags>]\n"
+      "       kmem_exporter report [<flags>]\n\n"
+      "Exports the Linux kernel's kmem tracepoints as Prometheus metrics.\n"
+      "report: watches the kernel for some seconds, or reads a recorded trace, and prints for\n"
+      "people what it saw: who wastes, who leaks, what fragments.\n\n"
+      "Flags:\n" +
       HelpEntry("-h, --help", "Show this help and exit.");
   for (const OwnFlag& flag : kOwnFlags) {
     const std::string value = flag.value == nullptr ? "" : fmt::format("={}", flag.value);
@@ -201,7 +211,22 @@ class Arguments {
   std::vector<std::string> options_;
 };
 
-void RefuseContradictions(const Arguments& arguments) {
+void RefuseContradictions(const Arguments& arguments, bool report) {
+  for (const char* name : {"--duration", "--json"}) {
+    if (!report && arguments.Has(name)) Refuse(name, "needs the command report");
+  }
+  for (const char* name : {"--config.check", "--cleanup", "--replay.exit"}) {
+    if (report && arguments.Has(name)) Refuse(name, "cannot go with the command report");
+  }
+  for (const KeyFlag& flag : kKeyFlags) {
+    const bool web = std::string_view(flag.name).starts_with("--web.");
+    if (report && web && arguments.Has(flag.name)) {
+      Refuse(flag.name, "cannot go with the command report");
+    }
+  }
+  if (arguments.Has("--duration") && arguments.Has("--replay")) {
+    Refuse("--duration", "cannot go with --replay");
+  }
   const char* first = nullptr;
   for (const char* action : {"--config.check", "--cleanup", "--replay"}) {
     if (!arguments.Has(action)) continue;
@@ -221,8 +246,21 @@ void RefuseContradictions(const Arguments& arguments) {
   }
 }
 
-Config ReadConfig(const Arguments& arguments) {
+int ReadDuration(const std::string& text) {
+  int seconds = 0;
+  const char* const end = text.data() + text.size();
+  const auto [rest, error] = std::from_chars(text.data(), end, seconds);
+  if (error == std::errc{} && rest == end && seconds >= 1 && seconds <= kLongestReportSeconds) {
+    return seconds;
+  }
+  throw ConfigError(
+      fmt::format("--duration: {} is out of range, allowed is a whole number from 1 to {}",
+                  Quoted(text), kLongestReportSeconds));
+}
+
+Config ReadConfig(const Arguments& arguments, bool report) {
   Config config;
+  if (report) config.log.level = LogLevel::kWarn;
   if (arguments.Has("--config.file")) ApplyYamlFile(arguments.Value("--config.file"), config);
   for (const KeyFlag& flag : kKeyFlags) {
     if (arguments.Has(flag.name)) {
@@ -246,19 +284,24 @@ Config ReadConfig(const Arguments& arguments) {
 
 std::variant<CommandLine, PrintAndExit> ParseCommandLine(const std::vector<std::string>& arguments,
                                                          const std::string& version) {
-  const Arguments given(arguments);
+  const bool report = !arguments.empty() && arguments.front() == kReportCommand;
+  const Arguments given(report ? std::vector<std::string>(arguments.begin() + 1, arguments.end())
+                               : arguments);
   if (given.Has("--help")) return PrintAndExit{Help()};
   if (given.Has("--version")) {
     return PrintAndExit{version.ends_with('\n') ? version : version + '\n'};
   }
-  RefuseContradictions(given);
+  RefuseContradictions(given, report);
   CommandLine result;
   if (given.Has("--config.check")) result.action = CommandLine::Action::kCheckConfig;
   if (given.Has("--cleanup")) result.action = CommandLine::Action::kCleanup;
+  if (report) result.action = CommandLine::Action::kReport;
   result.config_file = given.Value("--config.file");
   result.replay_file = given.Value("--replay");
   result.replay_exit = given.Has("--replay.exit");
-  result.config = ReadConfig(given);
+  result.report_json = given.Has("--json");
+  if (given.Has("--duration")) result.report_seconds = ReadDuration(given.Value("--duration"));
+  result.config = ReadConfig(given, report);
   return result;
 }
 

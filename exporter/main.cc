@@ -24,6 +24,8 @@
 #include "exporter/log.h"
 #include "exporter/proc_files.h"
 #include "exporter/replay/replay_source.h"
+#include "exporter/report/report_instances.h"
+#include "exporter/report/run_report.h"
 #include "exporter/scraper.h"
 #include "exporter/tracefs/instance.h"
 #include "exporter/tracing.h"
@@ -184,6 +186,10 @@ void CleanUp(const Config& config) {
   const bool removed = Instance::RemoveStale(config.paths.tracefs, config.tracefs.instance);
   fmt::print("{}/instances/{}: {}\n", config.paths.tracefs, config.tracefs.instance,
              removed ? "removed" : "nothing to clean up");
+  for (const std::string& name :
+       RemoveStaleReportInstances(config.paths.tracefs, config.tracefs.instance)) {
+    fmt::print("{}/instances/{}: removed\n", config.paths.tracefs, name);
+  }
 }
 
 void Run(const std::vector<std::string>& arguments) {
@@ -201,6 +207,11 @@ void Run(const std::vector<std::string>& arguments) {
       return;
     case CommandLine::Action::kCleanup:
       return CleanUp(command_line.config);
+    case CommandLine::Action::kReport:
+      return RunReport({.replay_file = command_line.replay_file,
+                        .seconds = command_line.report_seconds,
+                        .json = command_line.report_json},
+                       command_line.config, BlockStopSignals());
     case CommandLine::Action::kServe:
       break;
   }

@@ -225,7 +225,8 @@ void TracefsEngine::Drain() {
   const std::uint64_t begin = MonotonicNs();
   fullest_bytes_ = 0;
   for (CpuReader& reader : readers_) DrainCpu(reader);
-  const bool look = begin - last_look_ns_ >= kLookIntervalNs;
+  // Not once it is we who have disabled the events.
+  const bool look = !stopping_ && begin - last_look_ns_ >= kLookIntervalNs;
   if (look) LookAfterInstance();
   if (look || request != served_request_ || stopping_) {
     CountLosses();

@@ -189,6 +189,54 @@ TEST(FlagsTest, WrongUsageIsOneLineThatPointsToTheHelp) {
   }
 }
 
+TEST(FlagsTest, ReportIsACommandWithFlagsOfItsOwn) {
+  CommandLine line = Parsed({"report"});
+  EXPECT_EQ(line.action, CommandLine::Action::kReport);
+  EXPECT_EQ(line.report_seconds, 10);
+  EXPECT_FALSE(line.report_json);
+  EXPECT_EQ(line.config.log.level, LogLevel::kWarn);
+  line = Parsed({"report", "--duration=86400", "--json", "--no-collector.slab", "--engine=tracefs",
+                 "--path.procfs=/p", "--log.level=info"});
+  EXPECT_EQ(line.report_seconds, 86400);
+  EXPECT_TRUE(line.report_json);
+  EXPECT_FALSE(line.config.collectors.slab);
+  EXPECT_EQ(line.config.engine, EngineChoice::kTracefs);
+  EXPECT_EQ(line.config.paths.procfs, "/p");
+  EXPECT_EQ(line.config.log.level, LogLevel::kInfo);
+  EXPECT_EQ(Parsed({"report", "--replay=trace.dat"}).replay_file, "trace.dat");
+}
+
+TEST_F(FlagsFileTest, AReportTakesItsLogLevelFromTheFile) {
+  EXPECT_EQ(Parsed({"report", File("log: {level: debug}")}).config.log.level, LogLevel::kDebug);
+}
+
+TEST(FlagsTest, AReportRefusesWhatIsNotItsOwn) {
+  const struct {
+    Arguments arguments;
+    const char* error;
+  } cases[] = {
+      {{"--json"}, "--json: needs the command report; see --help"},
+      {{"--duration=3"}, "--duration: needs the command report; see --help"},
+      {{"--json", "report"}, "\"report\": is not a flag, and only flags are allowed; see --help"},
+      {{"report", "report"}, "\"report\": is not a flag, and only flags are allowed; see --help"},
+      {{"report", "--cleanup"}, "--cleanup: cannot go with the command report; see --help"},
+      {{"report", "--replay=a", "--replay.exit"},
+       "--replay.exit: cannot go with the command report; see --help"},
+      {{"report", "--web.max-requests=2"},
+       "--web.max-requests: cannot go with the command report; see --help"},
+      {{"report", "--web.listen-address=:1"},
+       "--web.listen-address: cannot go with the command report; see --help"},
+      {{"report", "--replay=a", "--duration=2"}, "--duration: cannot go with --replay; see --help"},
+      {{"report", "--duration"}, "--duration: has no value; see --help"},
+  };
+  for (const auto& c : cases) EXPECT_EQ(ErrorOf(c.arguments), c.error);
+  for (const std::string value : {"0", "86401", "-1", "1.5", "x", "1s", "99999999999"}) {
+    EXPECT_EQ(
+        ErrorOf({"report", "--duration=" + value}),
+        "--duration: \"" + value + "\" is out of range, allowed is a whole number from 1 to 86400");
+  }
+}
+
 TEST(FlagsTest, ValuesObeyTheRangesOfTheFile) {
   EXPECT_EQ(ErrorOf({"--web.max-requests=0"}),
             "--web.max-requests: \"0\" is out of range, allowed is a whole number from 1 to 256");
@@ -221,6 +269,8 @@ TEST(FlagsTest, HelpShowsEachFlagWithItsDefault) {
                            "--replay=FILE ",
                            "--replay.exit ",
                            "--cleanup ",
+                           "--duration=SECONDS ",
+                           "--json ",
                            "--version ",
                            "--web.listen-address=:15636 ...\n",
                            "--web.telemetry-path=/metrics\n",
