@@ -1,7 +1,7 @@
-// The load of the drill. What it asks for is the same in both modes: page tables, which can't be moved,
-// at a steady pace. In a machine full of movable pages, of which single ones become free here and
-// there, each of them goes where only movable ones should be; in one with free memory hardly any does.
-// usage: fragment full|free
+// The load of the drill. What it asks for is the same in both modes: page tables, which can't be
+// moved, at a steady pace. In a machine full of movable pages, of which single ones become free
+// here and there, each of them goes where only movable ones should be; in one with free memory
+// hardly any does. usage: fragment full|free
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,8 +44,8 @@ static void full(void) {
   size_t used = 0;
   for (; (size_t)sysconf(_SC_AVPHYS_PAGES) * page_size > leave; used += 16 * page_size)
     for (size_t i = 0; i < 16; i++) area[used + i * page_size] = 1;
-  // One page in 64, then those beside them, and so on: no pageblock has many free, so that each fallback
-  // serves for few page tables.
+  // One page in 64, then those beside them, and so on: no pageblock has many free, so that each
+  // fallback serves for few page tables.
   for (size_t first = 0; first < stride; first++) {
     size_t next = first * page_size;
     while (next < used) {
