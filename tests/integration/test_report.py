@@ -172,7 +172,9 @@ class OfTheLiveKernel(TracingTest):
         self.assertEqual(slab["call_sites"][-1]["call_site"], "other")
 
     def test_it_counts_what_happens_and_removes_its_instance(self):
-        report = self.start_report("--duration=3", "--json")
+        # Room for all of it: the events are on a while before their first reading.
+        room = {"buffer_size_kb": 8192, "buffer_total_max_kb": 131072}
+        report = self.start_report("--duration=3", "--json", config={"tracefs": room})
         report.wait_until_it_traces()
         load.pipes(2000)
         result = json.loads(report.finish(20))
