@@ -2,7 +2,7 @@
 import os
 
 import load
-from harness import TracingTest, observe, wait_until
+from harness import TracingTest, observe, only_where_speed_counts, wait_until
 
 CPU = 1
 ONLINE = f"/sys/devices/system/cpu/cpu{CPU}/online"
@@ -75,6 +75,7 @@ class CpuHotplug(TracingTest):
         observe(exporter.running, 1.5, "it runs")
         self.assert_unharmed(exporter)
 
+    @only_where_speed_counts  # it has to read as fast as the load writes
     def test_a_cpu_that_was_offline_at_the_start_does_not_delay_the_drain_of_the_others(self):
         slow = {"tracefs": {"drain_interval_ms": 1000}}
         exporter = self.start(config=slow)

@@ -39,11 +39,22 @@ class kptr_restrict:
 class Names(TracingTest):
     ENGINE = "tracefs"
 
-    def start_engine(self, *arguments, **options):
-        return self.start(f"--engine={self.ENGINE}", *arguments, **options)
+    def start_engine(self, *arguments, config=None, **options):
+        # Room enough to lose nothing, however slow this build is.
+        room = {"tracefs": {"buffer_size_kb": 16384, "buffer_total_max_kb": 131072}}
+        return self.start(f"--engine={self.ENGINE}", *arguments, config={**(config or {}), **room},
+                          **options)
 
     def sites(self, exporter):
-        return exporter.scrape().by(ALLOCATIONS, "call_site")
+        return exporter.scrape_now().by(ALLOCATIONS, "call_site")
+
+    def wait_for(self, exporter, family, label, name):
+        """What pipes made the name count, once it has a series: after a window of 10 s at most,
+        unless it was already in the first scrape."""
+        def value():
+            load.pipes(200)
+            return exporter.scrape_now().by(family, label).get(name)
+        return wait_until(value, 30, f"{name} has a series")
 
     def assert_sums(self, metrics):
         for total in TOTALS:
@@ -53,10 +64,9 @@ class Names(TracingTest):
     def test_pipes_are_counted_at_the_function_that_makes_them(self):
         exporter = self.start_engine()
         load.pipes(2000)
-        before = wait_until(lambda: self.sites(exporter).get("alloc_pipe_info"), 30,
-                            "alloc_pipe_info has a series")
+        before = self.wait_for(exporter, ALLOCATIONS, "call_site", "alloc_pipe_info")
         load.pipes(3000)
-        metrics = exporter.scrape()
+        metrics = exporter.scrape_now()
         made = metrics.by(ALLOCATIONS, "call_site")["alloc_pipe_info"] - before
         # Two objects a pipe: itself and its ring. Others make some pipes, too.
         self.assertGreaterEqual(made, 6000)
@@ -113,18 +123,20 @@ class Names(TracingTest):
     def test_kptr_restrict_1_does_not_hide_them_from_who_has_the_capability(self):
         with kptr_restrict(1):
             exporter = self.start_engine()
-            load.pipes(2000)
-            self.assertIn("alloc_pipe_info", self.sites(exporter))
+            self.wait_for(exporter, ALLOCATIONS, "call_site", "alloc_pipe_info")
 
     def test_a_cache_has_its_name(self):
         exporter = self.start_engine()
         load.pipes(2000)
-        metrics = exporter.scrape()
-        if "kmem_slab_cache_allocations_total" not in metrics:
+        allocations = "kmem_slab_cache_allocations_total"
+        if allocations not in exporter.scrape_now():
             self.skipTest("this kernel does not name the cache of an allocation")
-        filp = metrics.by("kmem_slab_cache_allocations_total", "cache")["filp"]
-        self.assertGreaterEqual(filp, 4000)
-        self.assertLess(filp, metrics.get("kmem_slab_allocations_total", allocator="kmem_cache"))
+        before = self.wait_for(exporter, allocations, "cache", "filp")
+        load.pipes(2000)
+        metrics = exporter.scrape_now()
+        self.assertGreaterEqual(metrics.by(allocations, "cache")["filp"] - before, 4000)
+        self.assertLess(metrics.by(allocations, "cache")["filp"],
+                        metrics.get("kmem_slab_allocations_total", allocator="kmem_cache"))
 
 
 @unittest.skipIf(why_unusable(), why_unusable())
@@ -134,8 +146,7 @@ class NamesInTheKernel(Names):
     def test_the_names_need_no_more_than_three_capabilities(self):
         prefix = [word.replace("+perfmon", "+perfmon,+syslog") for word in ONLY_BPF]
         exporter = self.start_engine(prefix=prefix)
-        load.pipes(2000)
-        self.assertIn("alloc_pipe_info", self.sites(exporter))
+        self.wait_for(exporter, ALLOCATIONS, "call_site", "alloc_pipe_info")
 
 
 if __name__ == "__main__":
