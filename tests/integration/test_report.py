@@ -180,7 +180,8 @@ class OfTheLiveKernel(TracingTest):
         result = json.loads(report.finish(20))
         self.assert_names_pipes(result["slab"], 2000)
         self.assertEqual(result["source"]["kind"], "live")
-        self.assertGreaterEqual(result["source"]["seconds"], 2.9)
+        # Up to the last drain, which in a slow build may be a while ago.
+        self.assertGreaterEqual(result["source"]["seconds"], 2.9 if TIME_SCALE == 1 else 0.1)
         self.assertLess(result["source"]["seconds"], 3 + 2 * TIME_SCALE)
         slab = result["slab"]["allocators"]
         events = sum(each["allocations"] + each["frees"] for each in slab.values())
