@@ -116,6 +116,16 @@ class Programs {
   kmem_bpf_cpu* cpu_ = nullptr;
 };
 
+// Of what loading them ended with: why programs can't be loaded here, or nullptr.
+const char* WhyNotHere(int error) {
+  if (error == -EPERM) return "no permission to load BPF programs";
+  // libbpf's way to say it, for programs that read the kernel's own structs.
+  if (error == -ESRCH && access("/sys/kernel/btf/vmlinux", R_OK) != 0) {
+    return "no /sys/kernel/btf/vmlinux: /sys is not mounted, or the kernel has no BTF";
+  }
+  return nullptr;
+}
+
 class BpfRecordsTest : public ::testing::TestWithParam<std::string> {
  protected:
   static void SetUpTestSuite() { libbpf_set_print(nullptr); }
@@ -212,7 +222,7 @@ TEST_P(BpfRecordsTest, TheProgramsAndTheDispatcherGiveTheSameState) {
     SCOPED_TRACE(file);
     DispatchRig rig(GetParam(), 1);
     Programs programs(rig.collectors(), rig.facts());
-    if (programs.error() == -EPERM) GTEST_SKIP() << "no permission to load BPF programs";
+    if (const char* why = WhyNotHere(programs.error())) GTEST_SKIP() << why;
     ASSERT_EQ(programs.error(), 0) << std::strerror(-programs.error());
     Replay replay(GetParam(), rig.formats(), programs);
     for (const HeapPage& page : ReadPages(GetParam(), file)) {
@@ -252,7 +262,7 @@ class BpfProgramTest : public ::testing::Test {
   void SetUp() override {
     libbpf_set_print(nullptr);
     programs_ = std::make_unique<Programs>(collectors_, KernelFacts{});
-    if (programs_->error() == -EPERM) GTEST_SKIP() << "no permission to load BPF programs";
+    if (const char* why = WhyNotHere(programs_->error())) GTEST_SKIP() << why;
     ASSERT_EQ(programs_->error(), 0);
   }
   TraceCollectors collectors_ = MakeTraceCollectors({});
