@@ -136,13 +136,16 @@ PROGRAM(kmem_cache_alloc_node, "raw_tp/kmem_cache_alloc_node", KMEM_BPF_kmem_cac
   return KMEM_COUNTED;
 }
 
-/* The slot of a cache, with its name as it has been since the reader's last round. */
+/* The slot of a cache, with its name as it has been since the reader's last round: the name is not
+ * even looked for more often. */
 static __always_inline struct kmem_slot* cache_slot(struct kmem_bpf_caches* caches,
-                                                    uint64_t address, const char* name) {
+                                                    uint64_t address) {
   struct kmem_place place;
   kmem_find_place(caches->slots, KMEM_BPF_CACHE_SLOTS, address, &place);
   struct kmem_slot* const slot = place.slot;
   if (!slot || slot->values[KMEM_BPF_CACHE_ROUND] == kmem_round) return slot;
+  const char* name = NULL;
+  bpf_core_read(&name, sizeof name, &((const struct kmem_cache*)address)->name);
   uint64_t text[SLAB_CACHE_NAME_BYTES / 8] = {};
   bpf_probe_read_kernel_str(text, sizeof text, name);
   uint64_t* const known = (uint64_t*)caches->names[kmem_index(place.number, KMEM_BPF_CACHE_SLOTS)];
@@ -164,10 +167,9 @@ static __always_inline uint64_t as_number(struct kmem_bpf_mark* mark, uint64_t p
 }
 
 static __always_inline void count_cache_alloc(struct kmem_bpf_cpu* cpu, uint64_t address,
-                                              const char* name,
                                               const struct slab_alloc_event* event) {
   if (event->ptr == 0) return;
-  struct kmem_slot* const slot = cache_slot(&cpu->caches_allocated, address, name);
+  struct kmem_slot* const slot = cache_slot(&cpu->caches_allocated, address);
   if (!slot) return;
   slot->values[SLAB_CACHE_ALLOCATIONS]++;
   slot->values[SLAB_CACHE_ALLOCATED_BYTES] += event->bytes_alloc;
@@ -193,11 +195,7 @@ PROGRAM(kmem_cache_alloc_read, "raw_tp/kmem_cache_alloc", KMEM_BPF_kmem_cache_al
                                          .bytes_req = sizes.object_size,
                                          .bytes_alloc = sizes.size};
   COUNT_CACHE_ALLOC(kmem_cache_alloc, &event);
-  if (kmem_wanted_caches) {
-    const char* name = NULL;
-    bpf_core_read(&name, sizeof name, &cache->name);
-    count_cache_alloc(cpu, args[2], name, &event);
-  }
+  if (kmem_wanted_caches) count_cache_alloc(cpu, args[2], &event);
   return KMEM_COUNTED;
 }
 
@@ -214,7 +212,7 @@ PROGRAM(kmem_cache_alloc_load, "tp_btf/kmem_cache_alloc", KMEM_BPF_kmem_cache_al
   COUNT_CACHE_ALLOC(kmem_cache_alloc, &event);
   if (kmem_wanted_caches) {
     const uint64_t address = as_number(&cpu->marks[KMEM_BPF_kmem_cache_alloc], args[2]);
-    count_cache_alloc(cpu, address, cache->name, &event);
+    count_cache_alloc(cpu, address, &event);
   }
   return KMEM_COUNTED;
 }
@@ -237,10 +235,7 @@ PROGRAM(kmem_cache_free, "raw_tp/kmem_cache_free", KMEM_BPF_kmem_cache_free) {
   const struct slab_free_event event = {.ptr = args[1]};
   slab_count_kmem_cache_free(&cpu->slab, &event, NULL);
   if (kmem_wanted_caches && event.ptr > SLAB_ZERO_SIZE_PTR) {
-    const struct kmem_cache* const cache = (const struct kmem_cache*)args[2];
-    const char* name = NULL;
-    bpf_core_read(&name, sizeof name, &cache->name);
-    struct kmem_slot* const slot = cache_slot(&cpu->caches_freed, args[2], name);
+    struct kmem_slot* const slot = cache_slot(&cpu->caches_freed, args[2]);
     if (slot) slot->values[SLAB_CACHE_FREES]++;
   }
   return KMEM_COUNTED;
