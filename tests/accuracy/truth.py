@@ -9,6 +9,7 @@ the exporter: it never sees a ring buffer, only the lines that the kernel itself
   truth.py engines --tracefs DIR --bpf DIR
   truth.py losses --metrics SCRAPE.prom --stats DIR
   truth.py perf --stat FILE --before A.prom [...]
+  truth.py callers --callers FILE --before A.prom [...]
 
 See docs/accuracy.md. Exit status: 0 equal, 1 not, 2 unusable input.
 """
@@ -994,6 +995,65 @@ def command_perf(args):
     return report(errors)
 
 
+CALLER = re.compile(r"^ (\S+)\+[0-9a-f]+ +\| +(\d+)/\d+ +\| +(\d+)/\d+ +\| +(\d+) +\|")
+
+
+def read_callers(path):
+    """{metric: {function: value}} of perf kmem --slab --caller stat, whose lines are places within functions."""
+    metrics = [f"kmem_slab_callsite_{what}_total" for what in ("allocated_bytes", "requested_bytes", "allocations")]
+    callers = {metric: collections.Counter() for metric in metrics}
+    with open(path) as file:
+        for line in file:
+            if found := CALLER.match(line):
+                for metric, value in zip(metrics, found.groups()[1:]):
+                    callers[metric][found[1]] += int(value)
+    return callers
+
+
+def by_function(values, metric):
+    functions = collections.Counter()
+    for (name, labels), value in values.items():
+        if name == metric:
+            functions[dict(labels)["call_site"]] += value
+    return functions
+
+
+def command_callers(args):
+    """The functions to which perf saw the most bytes go are those of the exporter, with the same numbers."""
+    scrapes = load_scrapes(args)
+    declared = Declared(args.engine, scrapes)
+    errors = list(declared.errors)
+    tolerance = args.tolerance_percent / 100
+    rows = []
+    callers = read_callers(args.callers)
+    by_bytes = next(iter(callers.values()))
+    top = sorted(by_bytes, key=lambda function: -by_bytes[function])[:args.top]
+    if len(top) < args.top:
+        raise Unusable(f"perf names {len(top)} functions, fewer than {args.top}")
+    print("| | perf | Exporter, at least | Exporter, at most | perf to the middle |")
+    print("|---|---:|---:|---:|---:|")
+    for metric, counted in callers.items():
+        low, high = (by_function(delta(scrapes[end], scrapes[begin]), metric)
+                     for begin, end in (("inner-before", "inner-after"), ("before", "after")))
+        for function in top:
+            value, middle = counted[function], (low[function] + high[function]) / 2
+            rows.append((f"{metric} {function}", value, low[function], high[function]))
+            print(f"| {metric} {function} | {value} | {low[function]} | {high[function]} | "
+                  f"{f'{100 * (value - middle) / middle:+.3f} %' if middle else '-'} |")
+            if not low[function] * (1 - tolerance) <= value <= high[function] * (1 + tolerance):
+                errors.append(f"{metric} of {function}: perf {value}, exporter between {low[function]} and {high[function]}")
+        at_least, at_most, total = (sum(values[function] for function in top) for values in (low, high, counted))
+        if at_most - at_least > 2 * tolerance * total:
+            errors.append(f"{metric}: the boundary is too wide: between {at_least} and {at_most}")
+        if counted is by_bytes:
+            last = counted[top[-1]]
+            errors += [f"{metric}: {function} is not among perf's first {args.top}, of which the last has {last}, and "
+                       f"the exporter counted at least {value}" for function, value in low.items()
+                       if value > last * (1 + tolerance) and function not in [*top, "other"]]
+    save(args, errors, engine=args.engine, perf=rows)
+    return report(errors)
+
+
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -1030,22 +1090,27 @@ def main(argv=None):
     losses.add_argument("--metrics", required=True)
     losses.add_argument("--stats", required=True, help="directory with files cpu0, cpu1 ...")
     perf = commands.add_parser("perf", help="what perf counted within the recording")
-    for name in ("before", "inner-before", "inner-after", "after"):
-        perf.add_argument(f"--{name}", required=True)
     perf.add_argument("--stat", help="output of perf stat -x,")
     perf.add_argument("--kmem-stat", help="output of perf kmem --slab stat")
     perf.add_argument("--tolerance-percent", type=float, default=0)
     perf.add_argument("--at-least", type=int, default=1, metavar="EVENTS")
-    for command in (compare, perf):
+    callers = commands.add_parser("callers", help="the heaviest call sites by perf kmem --caller")
+    callers.add_argument("--callers", required=True, help="output of perf kmem --slab --caller stat")
+    callers.add_argument("--top", type=int, default=10, metavar="FUNCTIONS")
+    callers.add_argument("--tolerance-percent", type=float, default=1)
+    for command in (perf, callers):
+        for name in SCRAPES:
+            command.add_argument(f"--{name}", required=True)
+    for command in (compare, perf, callers):
         command.add_argument("--engine", required=True, choices=["tracefs", "bpf", "replay"],
                              help="what the exporter counts with: bpf may lose events by recursion, and has to say which")
-    for command in (compare, engines, losses, perf):
+    for command in (compare, engines, losses, perf, callers):
         command.add_argument("--json", help="write the result for update_docs")
         command.add_argument("--title", default="", help="what was compared, for --json")
     args = parser.parse_args(argv)
     try:
         return {"compare": command_compare, "engines": command_engines, "losses": command_losses,
-                "perf": command_perf}[args.command](args)
+                "perf": command_perf, "callers": command_callers}[args.command](args)
     except (Unusable, OSError, KeyError) as error:
         print(f"truth.py: {error if not isinstance(error, KeyError) else f'a field or line is missing: {error}'}",
               file=sys.stderr)
