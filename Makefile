@@ -70,6 +70,7 @@ lint: ## format, clang-tidy, shellcheck, clang's warnings
 test-kernels: build ## the numbers against a second observer, in Linux 5.10 and 6.1 under QEMU
 	@deploy/install-deps kernels
 	@tests/kernels/equality 5.10 6.1
+	@tests/kernels/modules 5.10 6.1
 
 # Status 77 of what is run on the live kernel: it can't be done here, and it said why.
 test-accuracy: build ## the numbers against a second observer and perf, on the live kernel (root)

@@ -39,8 +39,8 @@ class Symbols {
 
   // False: addresses are hidden from us.
   [[nodiscard]] virtual bool available() const = 0;
-  // Looks whether the kernel's modules have changed, now and then. The number changes when names
-  // that were found before may be wrong now.
+  // Looks whether the kernel's modules have changed. The number changes when names that were found
+  // before may be wrong now.
   virtual std::uint64_t Refresh() = 0;
   // The function that a call returns to at that address.
   [[nodiscard]] virtual std::optional<Symbol> Find(std::uint64_t return_address) const = 0;

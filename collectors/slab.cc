@@ -5,6 +5,7 @@
 #include <bit>
 #include <cstring>
 #include <limits>
+#include <utility>
 
 #include "collectors/merge.h"
 #include "collectors/slab_tables.h"
@@ -188,10 +189,8 @@ std::uint64_t SlabCollector::Book::Other(std::size_t value, std::uint64_t total)
 void SlabCollector::ExportSites(const slab_tally& sum, const Tallies& tallies,
                                 const KernelFacts& facts, Families& out) const {
   const bool available = facts.symbols != nullptr && facts.symbols->available();
-  if (available && facts.symbols->Refresh() != symbols_version_) {
-    symbols_version_ = facts.symbols->Refresh();
-    sites_.ledger.ForgetKeys();
-  }
+  const std::uint64_t version = available ? facts.symbols->Refresh() : symbols_version_;
+  if (version != std::exchange(symbols_version_, version)) sites_.ledger.ForgetKeys();
   sites_.ledger.Absorb(
       tallies.taken_at_ns, ParseSlabTables(tallies.common).sites,
       [&](const TableEntry& entry) -> std::optional<Ledger::Name> {

@@ -10,8 +10,6 @@
 namespace kmem {
 namespace {
 
-constexpr std::chrono::seconds kLookInterval{10};
-
 std::string_view TakeUntil(std::string_view& text, char end) {
   const std::size_t at = std::min(text.find(end), text.size());
   const std::string_view taken = text.substr(0, at);
@@ -35,9 +33,6 @@ std::string KernelSymbols::problem() const {
 
 std::uint64_t KernelSymbols::Refresh() {
   const std::scoped_lock lock(mutex_);
-  const auto now = std::chrono::steady_clock::now();
-  if (now < next_look_) return version_;
-  next_look_ = now + kLookInterval;
   std::string modules;
   try {
     modules = proc_.Read("modules");

@@ -3,7 +3,6 @@
 // kallsyms_show_value()). Read once, and again when /proc/modules has changed. Some MiB of memory.
 #pragma once
 
-#include <chrono>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -48,7 +47,6 @@ class KernelSymbols : public Symbols {
   std::size_t modules_hash_ = 0;
   std::uint64_t version_ = 1;
   std::string problem_;
-  std::chrono::steady_clock::time_point next_look_;
 };
 
 // Names that are known beforehand, of a recorded trace's addresses.

@@ -180,6 +180,29 @@ TEST_F(SlabNamesTest, ACacheWhoseNameIsOddOrCannotBeReadIsStillCounted) {
   EXPECT_EQ(Total(families, "kmem_slab_allocations_total"), 5);
 }
 
+TEST_F(SlabNamesTest, FourThousandCachesHaveFiftySeriesAndTheRestAddsUp) {
+  constexpr int kCaches = 4000;
+  constexpr int kHeavy = 20;
+  Scrape();
+  for (int round = 0; round < 3; ++round) {
+    for (int cache = 0; cache < kCaches; ++cache) {
+      OfCache("kmem_cache_alloc", "cache-" + std::to_string(cache));
+      OfCache("kmem_cache_alloc", "heavy-" + std::to_string(cache % kHeavy));
+    }
+    Scrape();
+  }
+  const Families families = Scrape();
+  EXPECT_LE(SeriesIn(families, "kmem_slab_cache_allocations_total"), 51U);
+  EXPECT_EQ(Total(families, "kmem_slab_cache_allocations_total"), 3 * 2 * kCaches);
+  EXPECT_EQ(Total(families, "kmem_slab_cache_allocated_bytes_total"), 3 * 2 * kCaches * 128);
+  for (int cache = 0; cache < kHeavy; ++cache) {
+    const std::string name = "heavy-" + std::to_string(cache);
+    EXPECT_EQ(Value(families, "kmem_slab_cache_allocations_total", {{"cache", name}}),
+              3 * kCaches / kHeavy)
+        << name;
+  }
+}
+
 class SlabNamesOf61Test : public SlabNamesTest {
  protected:
   SlabNamesOf61Test() : SlabNamesTest("6.1") {}

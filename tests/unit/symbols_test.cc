@@ -12,6 +12,7 @@ class Files : public ProcReader {
  public:
   explicit Files(std::map<std::string, std::string, std::less<>> files)
       : files_(std::move(files)) {}
+  void Write(const std::string& path, const std::string& text) { files_[path] = text; }
   [[nodiscard]] std::string Read(std::string_view path) const override {
     const auto found = files_.find(path);
     if (found == files_.end()) throw ProcError("/proc/" + std::string(path) + ": missing");
@@ -47,6 +48,27 @@ TEST(SymbolsTest, AReturnAddressBelongsToTheFunctionOfItsCall) {
   EXPECT_EQ(Name(symbols, 0xffffffff81000250), "do_two kernel");
   EXPECT_EQ(Name(symbols, 0xffffffffc0000010), "ext4_alloc ext4");
   EXPECT_EQ(Name(symbols, 0xffffffffc0000090), "odd\"name\\ odd_mod");
+}
+
+TEST(SymbolsTest, AModuleThatComesHasNamesAtTheNextLookAndOneThatGoesHasNoneLeft) {
+  Files proc({{"kallsyms", kKallsyms}, {"modules", "ext4 999 0 - Live 0xffffffffc0000000\n"}});
+  KernelSymbols symbols(proc);
+  const std::uint64_t version = symbols.Refresh();
+  EXPECT_EQ(Name(symbols, 0xffffffffc0400010), "none");
+  proc.Write("kallsyms", "ffffffff81000000 T _stext\nffffffffc0400000 t tun_alloc\t[tun]\n");
+  EXPECT_EQ(symbols.Refresh(), version);  // as long as the modules are the same
+  proc.Write("modules", "tun 99 0 - Live 0xffffffffc0400000\n");
+  EXPECT_NE(symbols.Refresh(), version);
+  EXPECT_EQ(Name(symbols, 0xffffffffc0400010), "tun_alloc tun");
+  EXPECT_EQ(Name(symbols, 0xffffffffc0000010), "none");
+}
+
+TEST(SymbolsTest, TheNumbersOfAModulesUsersMakeNoDifference) {
+  Files proc({{"kallsyms", kKallsyms}, {"modules", "ext4 999 0 - Live 0xffffffffc0000000\n"}});
+  KernelSymbols symbols(proc);
+  const std::uint64_t version = symbols.Refresh();
+  proc.Write("modules", "ext4 999 3 - Live 0xffffffffc0000000\n");
+  EXPECT_EQ(symbols.Refresh(), version);
 }
 
 TEST(SymbolsTest, OfTwoNamesOfOneAddressTheFirstStands) {

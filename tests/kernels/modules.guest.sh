@@ -1,0 +1,78 @@
+# Runs in the guest for ./modules. Each format that is registered with binfmt_misc is
+# one kmalloc of the module's own.
+set -eu
+series='^kmem_slab_callsite_allocations_total[{].*module="binfmt_misc"[}]'
+uname -r >/out/release
+
+fail() { echo "modules: $*"; cat /tmp/log; grep -E "callsite_alloc|folded|symbols|lost" /tmp/metrics; exit 1; }
+scrape() { wget -q -O /tmp/metrics http://127.0.0.1:15636/metrics || fail "no scrape"; }
+# Events that the in-kernel engine says it missed (recursion): by so much less may have been counted.
+lost() { awk '/^kmem_exporter_events_lost_total/ {sum += $2} END {print sum + 0}' /tmp/metrics; }
+counted() { awk "/$series/ {sum += \$2} END {print sum + 0}" /tmp/metrics; }
+
+load() {
+    insmod /binfmt_misc.ko
+    mount -t binfmt_misc none /tmp/formats
+}
+
+register() { # HOW_MANY PREFIX
+    for i in $(seq "$1"); do
+        echo ":$2$i:M::$2$i::/bin/busybox:" >/tmp/formats/register
+    done
+}
+
+unload() {
+    echo -1 >/tmp/formats/status
+    umount /tmp/formats
+    rmmod binfmt_misc
+}
+
+wait_for() { # HOW_MANY more than `before`
+    for _ in $(seq 60); do
+        scrape
+        now=$(counted)
+        [ "$now" -le $((before + $1)) ] || fail "binfmt_misc allocated $before and $1 times, and $now were counted"
+        [ $((now + $(lost))) -lt $((before + $1)) ] || return 0
+        sleep 1
+    done
+    fail "binfmt_misc allocated $before and $1 times, of which $now were counted and $(lost) said to be lost"
+}
+
+# What comes before there is a series is in "other" and stays there.
+wait_for_series() {
+    for _ in $(seq 60); do
+        scrape
+        ! grep -q "$series" /tmp/metrics || return 0
+        sleep 1
+    done
+    fail "binfmt_misc has no series"
+}
+
+mkdir -p /tmp/formats
+for engine in tracefs bpf; do
+    kmem_exporter --engine=$engine --web.listen-address=127.0.0.1:15636 2>/tmp/log &
+    exporter=$!
+    for _ in $(seq 60); do
+        wget -q -O /dev/null http://127.0.0.1:15636/-/ready 2>/dev/null && break
+        sleep 0.5
+    done
+    scrape
+    load
+    register 300 a
+    wait_for_series
+    before=$(counted)
+    register 200 b
+    wait_for 200
+    unload
+    scrape
+    [ "$(counted)" = "$now" ] || fail "the module went, and with it what it had allocated: $now, then $(counted)"
+    load
+    register 100 c
+    wait_for 300
+    names=$(grep -o "$series" /tmp/metrics)
+    unload
+    kill $exporter
+    wait $exporter || fail "the exporter ended with status $?"
+    echo "modules: $engine: 200 allocations, and 100 when it was back, counted as $((now - before)), lost $(lost), by"
+    echo "$names"
+done
