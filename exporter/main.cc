@@ -96,11 +96,13 @@ class Program {
     if (std::fflush(stdout) != 0) throw std::runtime_error("standard output: write failed");
   }
 
-  void Serve(const sigset_t& stop_signals) {
+  void Serve() {
     LogStart();
-    // A file is read before there are threads (it forks) and touches nothing. The live kernel's
-    // turn comes after listening, so that a port in use does not cost it a start of the tracing.
+    // A file is read before there are threads (it forks) and touches nothing, so that a signal may
+    // end that at once. The live kernel's turn comes after listening, so that a port in use does
+    // not cost it a start of the tracing.
     bool tracing = !replay_file_.empty() && TryToTrace();
+    const sigset_t stop_signals = BlockStopSignals();
     HttpServer server(config_.web, {
                                        .scrape = [this] { return Scrape(); },
                                        .landing_page = [this] { return scraper_->LandingPage(); },
@@ -215,12 +217,11 @@ void Run(const std::vector<std::string>& arguments) {
     case CommandLine::Action::kServe:
       break;
   }
-  const sigset_t stop_signals = BlockStopSignals();
   Program program(command_line);
   if (command_line.replay_exit) {
     program.PrintReplay();
   } else {
-    program.Serve(stop_signals);
+    program.Serve();
   }
 }
 

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -11,6 +12,7 @@
 #include <array>
 #include <bit>
 #include <cerrno>
+#include <csignal>
 #include <cstring>
 #include <memory>
 #include <string_view>
@@ -248,9 +250,12 @@ TraceFileResult ReadTraceFile(const std::string& path, const TraceCollectors& co
   CheckSections(path, file, header);
 
   ResultPipe result_pipe;
+  const pid_t parent = getpid();
   const pid_t child = fork();
   if (child < 0) throw ReplayError(fmt::format("fork: {}", std::strerror(errno)));
   if (child == 0) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);  // who waits for the result may be ended by a signal
+    if (getppid() != parent) _exit(0);
     LimitCpuTime(file);
     SilenceStandardError();
     try {

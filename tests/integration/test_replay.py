@@ -1,10 +1,22 @@
 """Recorded traces instead of the live kernel: no privilege, no tracefs."""
+import contextlib
 import glob
 import os
 import random
+import signal
+import subprocess
 import unittest
 
-from harness import NOBODY, TRACES, ExporterTest, Metrics
+from harness import NOBODY, PROGRAM, TIME_SCALE, TRACES, ExporterTest, Metrics, wait_until
+
+
+def process_state(pid):
+    """A letter, as in /proc/PID/stat; nothing if there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
+            return file.read().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return ""
 
 
 class ReplayAndExit(ExporterTest):
@@ -43,6 +55,38 @@ class ReplayAndExit(ExporterTest):
     def test_tables_of_proc_come_in_where_asked_for(self):
         done = self.replay(self.trace(), "--path.procfs=/proc", seconds=5)
         self.assertIn("kmem_free_blocks", Metrics(done.stdout))
+
+    def stopped_reader(self, parent):
+        """The process that reads the file, stopped in the middle; None: it was too fast for that."""
+        with open(f"/proc/{parent}/task/{parent}/children", encoding="ascii") as file:
+            children = [int(pid) for pid in file.read().split()]
+        for reader in children:
+            with contextlib.suppress(FileNotFoundError):
+                if os.readlink(f"/proc/{reader}/fd/2") != "/dev/null":
+                    continue  # it has just been forked
+                os.kill(reader, signal.SIGSTOP)
+                wait_until(lambda pid=reader: process_state(pid) in "tTZ", 10, "it has stopped")
+                if process_state(reader) != "Z":
+                    return reader
+        return None
+
+    def test_a_signal_ends_it_while_it_reads_and_nothing_is_left(self):
+        for ending in (signal.SIGINT, signal.SIGTERM):
+            def interrupted():
+                with subprocess.Popen([PROGRAM, f"--replay={self.trace()}", "--replay.exit"],
+                                      stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+                    reader = None
+                    while reader is None and process.poll() is None:
+                        reader = self.stopped_reader(process.pid)
+                    process.send_signal(ending)
+                    try:
+                        return reader and (reader, process.wait(10 * TIME_SCALE))
+                    except subprocess.TimeoutExpired:
+                        os.kill(reader, signal.SIGKILL)
+                        raise
+            reader, status = wait_until(interrupted, 30, "stopped while it reads")
+            self.assertEqual(status, -ending)
+            wait_until(lambda: process_state(reader) in ("", "Z"), 10, "the reader has ended")
 
     def test_an_absent_file_is_refused(self):
         self.assert_file_refused("/nonexistent.dat", "No such file")
