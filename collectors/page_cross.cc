@@ -20,9 +20,13 @@ void Count(page_cross_common& common, Tallies& tallies, const page_cross_event& 
   page_cross_counts& counts = tally.counts.cross;
   if (event.freed == 0) {
     counts.evicted += page_cross_put(&set, event.hash, common.era, event.cpu);
-  } else if (const std::uint32_t from = page_cross_take(&set, event.hash, common.era); from != 0) {
-    page_cross_count(&counts, from - 1 == event.cpu ? 1 : 0, TallyOf(tallies, from - 1).node,
-                     tally.node);
+    return;
+  }
+  const std::uint32_t from = page_cross_take(&set, event.hash, common.era);
+  if (from == event.cpu + 1U) {
+    counts.same_cpu++;
+  } else if (from != 0) {
+    page_cross_count(&counts, TallyOf(tallies, from - 1).node, tally.node);
   }
 }
 

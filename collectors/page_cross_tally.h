@@ -95,15 +95,10 @@ KMEM_INLINE uint32_t page_cross_take(struct page_cross_set* set, uint64_t hash, 
   return 0;
 }
 
-/* Counts a free, of a page that was allocated by a CPU of node `from`. */
-KMEM_INLINE void page_cross_count(struct page_cross_counts* counts, uint64_t same, uint64_t from,
-                                  uint64_t to) {
-  if (same) {
-    counts->same_cpu++;
-  } else {
-    counts->cross_cpu++;
-    if (from != to && from != PAGE_CROSS_NO_NODE && to != PAGE_CROSS_NO_NODE) counts->cross_node++;
-  }
+/* Counts a free of a page that was allocated by another CPU, of node `from`. */
+KMEM_INLINE void page_cross_count(struct page_cross_counts* counts, uint64_t from, uint64_t to) {
+  counts->cross_cpu++;
+  if (from != to && from != PAGE_CROSS_NO_NODE && to != PAGE_CROSS_NO_NODE) counts->cross_node++;
 }
 
 /* ---- Where one thread tallies for all CPUs. It reads their buffers one after another, so events

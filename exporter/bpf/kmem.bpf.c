@@ -38,8 +38,6 @@ const volatile unsigned char kmem_wanted_caches = 0;
 const volatile uint32_t kmem_cross_one_in = 0;
 const volatile uint64_t kmem_cross_threshold = 0;
 const volatile uint32_t kmem_cross_sets = 0;
-/* The loader's: a new number makes the programs forget what is in the table. */
-uint64_t kmem_cross_era = 0;
 
 /* The reader's: a new number makes the programs read the caches' names again. */
 uint64_t kmem_round = 1;
@@ -54,6 +52,8 @@ struct {
 
 struct {
   __uint(type, BPF_MAP_TYPE_ARRAY);
+  __uint(map_flags,
+         BPF_F_MMAPABLE); /* not to be mapped, but for sets that begin with a cache line */
   __uint(max_entries, 1); /* the loader: kmem_cross_sets */
   __type(key, uint32_t);
   __type(value, struct page_cross_set);
@@ -267,6 +267,9 @@ PROGRAM(kmem_cache_free_nameless, "raw_tp/kmem_cache_free", KMEM_BPF_kmem_cache_
  * has.
  */
 #define PAGE_NUMBER(page) ((page) >> 6)
+/* One era for all time: a number that could change would have to be read, at every event, from a
+ * cache line of its own. Whoever wants what is in the table forgotten clears the map. */
+#define CROSS_ERA 0
 
 static __always_inline struct page_cross_set* cross_set(uint64_t hash) {
   const uint32_t number = page_cross_set_of(hash, kmem_cross_one_in, kmem_cross_sets);
@@ -274,27 +277,28 @@ static __always_inline struct page_cross_set* cross_set(uint64_t hash) {
 }
 
 static __always_inline void cross_alloc(struct kmem_bpf_cpu* cpu, uint64_t page) {
-  const uint64_t era = kmem_cross_era;
-  const uint64_t hash = page_cross_hash(PAGE_NUMBER(page), era);
+  const uint64_t hash = page_cross_hash(PAGE_NUMBER(page), CROSS_ERA);
   if (hash > kmem_cross_threshold) return;
   struct page_cross_set* const set = cross_set(hash);
   if (!set) return;
-  cpu->page.counts.cross.evicted += page_cross_put(set, hash, era, bpf_get_smp_processor_id());
+  cpu->page.counts.cross.evicted +=
+      page_cross_put(set, hash, CROSS_ERA, bpf_get_smp_processor_id());
 }
 
 static __always_inline void cross_free(struct kmem_bpf_cpu* cpu, uint64_t page) {
-  const uint64_t era = kmem_cross_era;
-  const uint64_t hash = page_cross_hash(PAGE_NUMBER(page), era);
+  const uint64_t hash = page_cross_hash(PAGE_NUMBER(page), CROSS_ERA);
   if (hash > kmem_cross_threshold) return;
   struct page_cross_set* const set = cross_set(hash);
   if (!set) return;
-  const uint32_t taken = page_cross_take(set, hash, era);
+  const uint32_t taken = page_cross_take(set, hash, CROSS_ERA);
   if (!taken) return;
   const uint32_t from = taken - 1;
+  if (from == bpf_get_smp_processor_id()) {
+    cpu->page.counts.cross.same_cpu++;
+    return;
+  }
   const struct kmem_bpf_cpu* const allocator = bpf_map_lookup_elem(&kmem_cpus, &from);
-  if (!allocator) return;
-  page_cross_count(&cpu->page.counts.cross, from == bpf_get_smp_processor_id(),
-                   allocator->page.node, cpu->page.node);
+  if (allocator) page_cross_count(&cpu->page.counts.cross, allocator->page.node, cpu->page.node);
 }
 
 PROGRAM(mm_page_alloc, "raw_tp/mm_page_alloc",
