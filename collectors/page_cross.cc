@@ -46,15 +46,16 @@ void InitPageCross(const PageCrossOptions& options, page_cross_common& common) {
 
 void SettlePageCross(page_cross_common& common, Tallies& tallies, std::uint64_t now_ns) {
   const std::span queue(page_cross_queue(&common), common.queued);
-  const auto waiting = std::ranges::partition(
-      queue, [&](const page_cross_event& event) { return event.time_ns < now_ns; });
-  const std::span settled(queue.begin(), waiting.begin());
+  const auto waiting =
+      std::partition(queue.begin(), queue.end(),
+                     [&](const page_cross_event& event) { return event.time_ns < now_ns; });
+  const std::span settled(queue.begin(), waiting);
   std::ranges::sort(settled, {}, [](const page_cross_event& event) {
     return std::tuple(event.time_ns, event.cpu, event.number);
   });
   for (const page_cross_event& event : settled) Count(common, tallies, event);
-  std::ranges::move(waiting, queue.begin());
-  common.queued = static_cast<std::uint32_t>(waiting.size());
+  common.queued = static_cast<std::uint32_t>(queue.end() - waiting);
+  std::copy(waiting, queue.end(), queue.begin());
 }
 
 }  // namespace kmem

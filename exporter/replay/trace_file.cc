@@ -171,6 +171,7 @@ void ReplayPage(Replay& replay, std::uint32_t cpu, const void* data) {
 void ReplayPages(Replay& replay, tracecmd_input& file, int cpus) {
   const auto page_size = static_cast<std::uint32_t>(replay.layout.subbuffer_size());
   std::vector<std::unique_ptr<Cursor>> cursors;
+  cursors.reserve(static_cast<std::size_t>(cpus));
   for (int cpu = 0; cpu < cpus; ++cpu) {
     cursors.push_back(std::make_unique<Cursor>(file, cpu, page_size));
   }

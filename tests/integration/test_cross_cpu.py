@@ -9,6 +9,9 @@ SAME = "kmem_page_same_cpu_frees_total"
 CROSS = "kmem_page_cross_cpu_frees_total"
 EVICTED = "kmem_exporter_cross_cpu_evicted_total"
 PAGES = 8192
+# So many at most still lie in the LRU batch of the CPU that touched them, and are freed there when it
+# has been emptied (include/linux/pagevec.h: 31 in 6.18, 15 before).
+LRU_BATCH = 31
 
 
 def hand_over(allocating, freeing, pages=PAGES):
@@ -39,6 +42,9 @@ class CrossCpu(TracingTest):
             "sample_one_in": one_in, "max_pages": max_pages}}},
             "tracefs": {"buffer_size_kb": 16384}, **more})
 
+    def assert_nothing_lost(self, exporter):
+        self.assertEqual(exporter.scrape().by("kmem_exporter_events_lost_total", "reason").get("dropped", 0), 0)
+
     def counted(self, exporters, load):
         """By exporter, what the load makes of both counters."""
         before = [exporter.scrape_now() for exporter in exporters]
@@ -54,9 +60,10 @@ class CrossCpu(TracingTest):
         results = []
         for _ in range(self.ATTEMPTS):
             [(_, cross)] = self.counted([exporter], lambda: hand_over(self.one, self.other))
-            self.assertGreaterEqual(cross, PAGES)
+            self.assertGreaterEqual(cross, PAGES - LRU_BATCH)
             results.append(cross)
         print(f"\n  of {PAGES} pages handed over, counted {results}")
+        self.assert_nothing_lost(exporter)
         self.assertEqual(exporter.scrape()[EVICTED], 0)
         if min(results) > PAGES * (1 + self.OTHERS):
             self.skipTest(f"others hand over too much to say more: {results}")
@@ -103,15 +110,14 @@ class CrossCpu(TracingTest):
         bpf = self.start_sampling(1)
         ring = self.start_sampling(1, engine="tracefs", tracefs={"instance": name,
                                                                  "buffer_size_kb": 16384})
-        results = []
-        for _ in range(self.ATTEMPTS):
-            results.append(self.counted([ring, bpf], lambda: hand_over(self.one, self.other)))
-            (ring_same, ring_cross), (bpf_same, bpf_cross) = results[-1]
-            if (abs(ring_same - bpf_same) <= PAGES * 0.01 and
-                    abs(ring_cross - bpf_cross) <= PAGES * 0.01):
-                break
-        else:
-            self.fail(f"the engines do not agree: {results}")
+        try:
+            results = [self.counted([ring, bpf], lambda: hand_over(self.one, self.other))
+                       for _ in range(self.ATTEMPTS)]
+        finally:
+            self.assertEqual(bpf.stop(), 0)
+            self.assertEqual(ring.stop(), 0)
         print(f"\n  same CPU and another, tracefs and bpf: {results}")
-        self.assertEqual(bpf.stop(), 0)
-        self.assertEqual(ring.stop(), 0)
+        # Between the scrapes of the one and of the other, others go on; what they free is mostly
+        # freed where it was allocated.
+        apart = min(abs(of_ring[1] - of_bpf[1]) for of_ring, of_bpf in results)
+        self.assertLessEqual(apart, PAGES * 0.01, results)
