@@ -136,8 +136,8 @@ class TraceCollector {
   // that it has read all CPUs' events.
   virtual void SettleCommon(std::byte* /*common*/, Tallies& /*tallies*/,
                             std::uint64_t /*now_ns*/) const {}
-  // Forgets what waits for an event that belongs to it. Called, by the same thread and after
-  // settling all, when events have passed unseen: what comes next belongs to nothing before.
+  // Forgets what waits for events that belong to it, or to be settled. Called, by the same thread,
+  // when events have passed unseen: what comes next belongs to nothing before.
   virtual void Forget(std::byte* /*common*/) const {}
   // Appends what Export() needs of it, at most `read_bytes()`.
   virtual void ReadCommon(const std::byte* /*common*/, std::vector<std::byte>& /*out*/) const {}

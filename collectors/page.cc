@@ -162,7 +162,9 @@ void PageCollector::SettleCommon(std::byte* common, Tallies& tallies, std::uint6
 }
 
 void PageCollector::Forget(std::byte* common) const {
-  reinterpret_cast<page_cross_common*>(common)->era++;
+  auto& pages = *reinterpret_cast<page_cross_common*>(common);
+  pages.queued = 0;
+  pages.era++;
 }
 
 void PageCollector::Export(const Tallies& tallies, const KernelFacts& facts, Families& out) const {

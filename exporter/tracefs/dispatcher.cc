@@ -48,6 +48,13 @@ void Dispatcher::SettleCommon(std::uint64_t now_ns) {
   }
 }
 
+void Dispatcher::Forget() {
+  for (std::size_t i = 0; i < collectors_.size(); ++i) {
+    std::byte* const common = CommonOf(i);
+    if (common != nullptr) collectors_[i]->Forget(common);
+  }
+}
+
 void Dispatcher::ReadCommon(std::uint64_t now_ns) {
   for (std::size_t i = 0; i < collectors_.size(); ++i) {
     const std::byte* const common = CommonOf(i);

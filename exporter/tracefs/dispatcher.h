@@ -40,6 +40,9 @@ class Dispatcher {
   // are. Called by the thread that calls OnRecord().
   void SettleCommon(std::uint64_t now_ns);
 
+  // Events have passed unseen: makes the collectors forget what waits for others.
+  void Forget();
+
   // Copies what scrapes need of the collectors' common state into the state, as of `now_ns`.
   void ReadCommon(std::uint64_t now_ns);
 

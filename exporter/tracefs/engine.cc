@@ -278,6 +278,8 @@ void TracefsEngine::LookAfterInstance() {
   for (std::size_t kind = 0; kind < finding.found.size(); ++kind) {
     if (finding.found[kind]) state_.Count(static_cast<Interference>(kind));
   }
+  // Also what waits with the time of another clock, which may never come.
+  if (std::ranges::find(finding.found, true) != finding.found.end()) dispatcher_->Forget();
   bool cleared = false;
   for (CpuReader& reader : readers_) {
     if (finding.buffer_reset) {

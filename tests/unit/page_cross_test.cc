@@ -291,6 +291,13 @@ TEST(PageCrossTest, ForgettingEndsTheWaitForFreesAndTakesAnotherSample) {
   EXPECT_EQ(rig.Cross(), 1000);
   EXPECT_EQ(rig.Evicted(), evicted);
 
+  // What waits to be settled goes too.
+  rig.Allocate(0, 70'000);
+  rig.Forget();
+  rig.Free(1, 70'000);
+  rig.Settle();
+  EXPECT_EQ(rig.Cross(), 1000);
+
   // A page is in the sample now and then, so that windows together see all pages.
   CrossRig sampled(Options(16));
   for (int era = 0; era < 1600; ++era) {
