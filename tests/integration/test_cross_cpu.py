@@ -37,7 +37,7 @@ class CrossCpu(TracingTest):
         self.addCleanup(os.sched_setaffinity, 0, cpus)
         self.one, self.other = cpus[:2]
 
-    def start_sampling(self, one_in, max_pages=262144, **more):
+    def start_sampling(self, one_in, max_pages=1048576, **more):
         return self.start(config={"collectors": {"page": {"cross_cpu": {
             "sample_one_in": one_in, "max_pages": max_pages}}},
             "tracefs": {"buffer_size_kb": 16384}, **more})
@@ -64,7 +64,8 @@ class CrossCpu(TracingTest):
             results.append(cross)
         print(f"\n  of {PAGES} pages handed over, counted {results}")
         self.assert_nothing_lost(exporter)
-        self.assertEqual(exporter.scrape()[EVICTED], 0)
+        # Others fill the table too.
+        self.assertLess(exporter.scrape()[EVICTED], PAGES * 0.01)
         if min(results) > PAGES * (1 + self.OTHERS):
             self.skipTest(f"others hand over too much to say more: {results}")
 
