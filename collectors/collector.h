@@ -48,6 +48,8 @@ class Symbols {
 
 // What must be known of the kernel that wrote the events, beside their format.
 struct KernelFacts {
+  static constexpr std::uint32_t kNoNode = UINT32_MAX;
+
   std::uint64_t page_size = 4096;  // bytes
   int order_count = 11;            // as many as /proc/buddyinfo has columns
   int pageblock_order = 9;
@@ -57,7 +59,12 @@ struct KernelFacts {
   std::vector<std::uint32_t> online_cpus;  // those whose series exist from the start
   bool cache_allocs_named = false;         // whether allocations from a cache say its name
   bool cache_frees_named = false;          // whether frees do
+  std::vector<std::uint32_t> cpu_nodes;    // by CPU number, kNoNode where it is not known
   std::shared_ptr<Symbols> symbols;        // NULL: addresses have no names here
+
+  // The NUMA node of a CPU, and whether CPUs belong to several.
+  [[nodiscard]] std::uint32_t NodeOf(std::uint32_t cpu) const;
+  [[nodiscard]] bool HasSeveralNodes() const;
 
   // The name of a migratetype, or its number where the name is not known.
   [[nodiscard]] std::string MigratetypeName(std::size_t number) const;
@@ -108,8 +115,9 @@ class TraceCollector {
   [[nodiscard]] virtual std::span<const EventSpec> events() const = 0;
   [[nodiscard]] virtual std::size_t tally_bytes() const = 0;
 
-  // Writes a tally's constants. Called once per CPU before any event.
-  virtual void Init(std::byte* /*tally*/, const KernelFacts& /*facts*/) const {}
+  // Writes the constants of a CPU's tally. Called once per CPU before any event.
+  virtual void Init(std::byte* /*tally*/, const KernelFacts& /*facts*/,
+                    std::uint32_t /*cpu*/) const {}
 
   // Whether each word of a tally is a counter of its own: then a copy is good even if it was made
   // while an event was being counted.
@@ -123,8 +131,17 @@ class TraceCollector {
   // collector has none. Handlers get it as kmem_context::common. It starts as zeros.
   [[nodiscard]] virtual std::size_t common_bytes() const { return 0; }
   virtual void InitCommon(std::byte* /*common*/) const {}
-  // Appends what Export() needs of it, at most `common_bytes()`.
+  // Counts what has waited for the events of other CPUs: every event of every CPU before `now_ns`
+  // (the trace's clock) has been handled. Called by the thread that calls the handlers, each time
+  // that it has read all CPUs' events.
+  virtual void SettleCommon(std::byte* /*common*/, Tallies& /*tallies*/,
+                            std::uint64_t /*now_ns*/) const {}
+  // Forgets what waits for events that belong to it, or to be settled. Called, by the same thread,
+  // when events have passed unseen: what comes next belongs to nothing before.
+  virtual void Forget(std::byte* /*common*/) const {}
+  // Appends what Export() needs of it, at most `read_bytes()`.
   virtual void ReadCommon(const std::byte* /*common*/, std::vector<std::byte>& /*out*/) const {}
+  [[nodiscard]] virtual std::size_t read_bytes() const { return common_bytes(); }
 
   // Whether Export() has a use for KernelFacts::symbols.
   [[nodiscard]] virtual bool wants_symbols() const { return false; }

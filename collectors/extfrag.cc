@@ -81,7 +81,8 @@ std::span<const EventSpec> ExtfragCollector::events() const { return kEvents; }
 
 std::size_t ExtfragCollector::tally_bytes() const { return sizeof(extfrag_tally); }
 
-void ExtfragCollector::Init(std::byte* tally, const KernelFacts& facts) const {
+void ExtfragCollector::Init(std::byte* tally, const KernelFacts& facts,
+                            std::uint32_t /*cpu*/) const {
   reinterpret_cast<extfrag_tally*>(tally)->pageblock_order =
       static_cast<std::uint64_t>(facts.pageblock_order);
 }

@@ -9,6 +9,8 @@
 namespace kmem {
 namespace {
 
+static_assert(KernelFacts::kNoNode == PAGE_CROSS_NO_NODE);
+
 constexpr std::array kEvents{
     Tracepoint<"mm_page_alloc", page_count_alloc, Required<"pfn", &page_alloc_event::pfn>,
                Required<"order", &page_alloc_event::order>,
@@ -18,7 +20,8 @@ constexpr std::array kEvents{
                Required<"order", &page_zone_locked_event::order>,
                Required<"migratetype", &page_zone_locked_event::migratetype>,
                Optional<"percpu_refill", &page_zone_locked_event::percpu_refill, -1>>::kSpec,
-    Tracepoint<"mm_page_free", page_count_free, Required<"order", &page_free_event::order>>::kSpec,
+    Tracepoint<"mm_page_free", page_count_free, Required<"pfn", &page_free_event::pfn>,
+               Required<"order", &page_free_event::order>>::kSpec,
     Tracepoint<"mm_page_free_batched", page_count_free_batched>::kSpec,
 };
 
@@ -140,8 +143,28 @@ std::span<const EventSpec> PageCollector::events() const { return kEvents; }
 
 std::size_t PageCollector::tally_bytes() const { return sizeof(page_tally); }
 
-void PageCollector::Init(std::byte* tally, const KernelFacts& facts) const {
-  reinterpret_cast<page_tally*>(tally)->gfp_nowarn = facts.gfp_nowarn;
+void PageCollector::Init(std::byte* tally, const KernelFacts& facts, std::uint32_t cpu) const {
+  auto& page = *reinterpret_cast<page_tally*>(tally);
+  page.gfp_nowarn = facts.gfp_nowarn;
+  page.node = facts.NodeOf(cpu);
+}
+
+std::size_t PageCollector::common_bytes() const {
+  return options_.cross_cpu.enabled ? PageCrossBytes(options_.cross_cpu) : 0;
+}
+
+void PageCollector::InitCommon(std::byte* common) const {
+  InitPageCross(options_.cross_cpu, *reinterpret_cast<page_cross_common*>(common));
+}
+
+void PageCollector::SettleCommon(std::byte* common, Tallies& tallies, std::uint64_t now_ns) const {
+  SettlePageCross(*reinterpret_cast<page_cross_common*>(common), tallies, now_ns);
+}
+
+void PageCollector::Forget(std::byte* common) const {
+  auto& pages = *reinterpret_cast<page_cross_common*>(common);
+  pages.queued = 0;
+  pages.era++;
 }
 
 void PageCollector::Export(const Tallies& tallies, const KernelFacts& facts, Families& out) const {
@@ -149,6 +172,33 @@ void PageCollector::Export(const Tallies& tallies, const KernelFacts& facts, Fam
   ExportAllocations(sum, facts, out);
   ExportFrees(sum, facts, out);
   ExportZoneLocked(sum, facts, out);
+  if (options_.cross_cpu.enabled) ExportCrossCpu(sum.cross, facts, out);
+}
+
+void PageCollector::ExportCrossCpu(const page_cross_counts& sum, const KernelFacts& facts,
+                                   Families& out) const {
+  const auto counter = [&](std::string_view name, std::string_view help, std::uint64_t sampled) {
+    FamilyBuilder(out, Type::Counter, name, help)
+        .Add({}, static_cast<double>(sampled * options_.cross_cpu.sample_one_in));
+  };
+  counter("kmem_page_same_cpu_frees_total",
+          "Blocks of pages freed on the CPU that allocated them. Estimated: of one page in "
+          "collectors.page.cross_cpu.sample_one_in, times that.",
+          sum.same_cpu);
+  counter("kmem_page_cross_cpu_frees_total",
+          "Blocks of pages freed on another CPU than allocated them. Estimated in the same way. "
+          "Blocks whose allocation was not seen, or too long ago, are in neither.",
+          sum.cross_cpu);
+  if (facts.HasSeveralNodes()) {
+    counter("kmem_page_cross_node_frees_total",
+            "Those freed by a CPU of another NUMA node than that of the CPU that allocated them. "
+            "Only where CPUs belong to several nodes.",
+            sum.cross_node);
+  }
+  FamilyBuilder(out, Type::Counter, "kmem_exporter_cross_cpu_evicted_total",
+                "Sampled pages that were lost sight of before they were freed, because more than "
+                "collectors.page.cross_cpu.max_pages had to be followed. Not scaled.")
+      .Add({}, static_cast<double>(sum.evicted));
 }
 
 }  // namespace kmem

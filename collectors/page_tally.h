@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include "collectors/page_cross_tally.h"
 #include "collectors/tally.h"
 
 /* mm_page_alloc's pfn where the allocation failed. */
@@ -24,6 +25,7 @@ struct page_zone_locked_event {
 };
 
 struct page_free_event {
+  uint64_t pfn;
   uint32_t order;
 };
 
@@ -33,11 +35,13 @@ struct page_counts {
   uint64_t zone_locked[KMEM_ORDERS][KMEM_MIGRATETYPES][2]; /* [1]: to refill a per-CPU list */
   uint64_t frees[KMEM_ORDERS];
   uint64_t batched_frees;
+  struct page_cross_counts cross;
 };
 
 struct page_tally {
   struct page_counts counts;
   uint64_t gfp_nowarn; /* constant: the bit of __GFP_NOWARN */
+  uint64_t node;       /* constant: the CPU's */
 };
 
 KMEM_INLINE int page_order_and_type_plausible(uint32_t order, int32_t migratetype) {
@@ -50,10 +54,14 @@ KMEM_INLINE int page_is_percpu_refill(const struct page_zone_locked_event* event
   return event->percpu_refill < 0 ? event->order == 0 : event->percpu_refill != 0;
 }
 
+/* The in-kernel programs have no context, and do it themselves. */
+KMEM_INLINE int page_crosses_noted(const struct kmem_context* context) {
+  return context && context->common;
+}
+
 KMEM_INLINE enum kmem_verdict page_count_alloc(struct page_tally* tally,
                                                const struct page_alloc_event* event,
                                                const struct kmem_context* context) {
-  (void)context;
   if (!page_order_and_type_plausible(event->order, event->migratetype)) return KMEM_IMPLAUSIBLE;
   const uint32_t order = kmem_index(event->order, KMEM_ORDERS);
   const uint32_t type = kmem_index((uint32_t)event->migratetype, KMEM_MIGRATETYPES);
@@ -61,6 +69,7 @@ KMEM_INLINE enum kmem_verdict page_count_alloc(struct page_tally* tally,
     tally->counts.failures[order][(event->gfp_flags & tally->gfp_nowarn) != 0]++;
   } else {
     tally->counts.allocations[order][type]++;
+    if (page_crosses_noted(context)) page_cross_note(&tally->counts.cross, context, event->pfn, 0);
   }
   return KMEM_COUNTED;
 }
@@ -79,9 +88,9 @@ KMEM_INLINE enum kmem_verdict page_count_zone_locked(struct page_tally* tally,
 KMEM_INLINE enum kmem_verdict page_count_free(struct page_tally* tally,
                                               const struct page_free_event* event,
                                               const struct kmem_context* context) {
-  (void)context;
   if (event->order >= KMEM_ORDERS) return KMEM_IMPLAUSIBLE;
   tally->counts.frees[kmem_index(event->order, KMEM_ORDERS)]++;
+  if (page_crosses_noted(context)) page_cross_note(&tally->counts.cross, context, event->pfn, 1);
   return KMEM_COUNTED;
 }
 

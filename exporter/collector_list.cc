@@ -15,7 +15,7 @@ namespace kmem {
 TraceCollectors MakeTraceCollectors(const CollectorsConfig& config) {
   TraceCollectors collectors;
   if (config.slab) collectors.push_back(std::make_unique<SlabCollector>(config.slab_options));
-  if (config.page) collectors.push_back(std::make_unique<PageCollector>());
+  if (config.page) collectors.push_back(std::make_unique<PageCollector>(config.page_options));
   if (config.pcp) collectors.push_back(std::make_unique<PcpCollector>());
   if (config.extfrag) collectors.push_back(std::make_unique<ExtfragCollector>());
   return collectors;

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "collectors/page.h"
 #include "collectors/slab.h"
 
 namespace kmem {
@@ -59,6 +60,7 @@ struct CollectorsConfig {
   bool slab = true;
   SlabOptions slab_options;
   bool page = true;
+  PageOptions page_options;
   bool pcp = true;
   bool extfrag = true;
   bool fragmentation = true;

@@ -1,12 +1,32 @@
 #include "exporter/kernel_facts.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <charconv>
+#include <filesystem>
+#include <system_error>
 
 #include "collectors/proc_tables.h"
+#include "exporter/read_file.h"
+#include "exporter/unique_fd.h"
 
 namespace kmem {
+namespace {
+
+constexpr std::size_t kMaxListBytes = 64 << 10;
+constexpr std::uint32_t kMaxCpus = 65536;  // no kernel has more
+
+// Takes a number off the text's beginning.
+bool TakeNumber(std::string_view& text, std::uint32_t& number) {
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc{}) return false;
+  text.remove_prefix(static_cast<std::size_t>(end - text.data()));
+  return true;
+}
+
+}  // namespace
 
 std::vector<std::string> CommonMigratetypes() {
   return {"unmovable", "movable", "reclaimable", "highatomic"};
@@ -27,6 +47,41 @@ std::vector<std::uint32_t> ParseOnlineCpus(std::string_view proc_stat) {
     at = end + 1;
   }
   return cpus;
+}
+
+std::vector<std::uint32_t> ParseCpuList(std::string_view text) {
+  std::vector<std::uint32_t> cpus;
+  std::uint32_t first = 0;
+  while (TakeNumber(text, first) && first < kMaxCpus) {
+    std::uint32_t last = first;
+    if (text.starts_with('-')) {
+      text.remove_prefix(1);
+      if (!TakeNumber(text, last)) break;
+    }
+    for (std::uint32_t cpu = first; cpu <= std::min(last, kMaxCpus - 1); ++cpu) cpus.push_back(cpu);
+    if (!text.starts_with(',')) break;
+    text.remove_prefix(1);
+  }
+  return cpus;
+}
+
+std::vector<std::uint32_t> ReadCpuNodes(const std::string& directory) {
+  std::vector<std::uint32_t> nodes;
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(directory, error)) {
+    const std::string name = entry.path().filename();
+    std::string_view number = name;
+    std::uint32_t node = 0;
+    if (!number.starts_with("node")) continue;
+    number.remove_prefix(4);
+    if (!TakeNumber(number, node) || !number.empty()) continue;
+    const UniqueFd file(open((entry.path() / "cpulist").c_str(), O_RDONLY | O_CLOEXEC));
+    for (const std::uint32_t cpu : ParseCpuList(ReadAll(file, kMaxListBytes).value_or(""))) {
+      if (cpu >= nodes.size()) nodes.resize(cpu + std::size_t{1}, KernelFacts::kNoNode);
+      nodes[cpu] = node;
+    }
+  }
+  return nodes;
 }
 
 KernelFacts ReadKernelFacts(const ProcReader& proc) {

@@ -1,7 +1,10 @@
 // What the collectors must know of the kernel beside its events' formats. Used once at start.
 #pragma once
 
+#include <cstdint>
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "collectors/collector.h"
 
@@ -15,6 +18,14 @@ std::vector<std::string> CommonMigratetypes();
 // (pagetypeinfo, mode 0400), the CPUs that are online (stat). What can't be read keeps the default
 // of KernelFacts, or CommonMigratetypes().
 KernelFacts ReadKernelFacts(const ProcReader& proc);
+
+// By CPU, its NUMA node: of the CPUs that are online, from node*/cpulist below the directory. Empty
+// where the kernel has no nodes.
+inline constexpr const char* kNodeDirectory = "/sys/devices/system/node";
+std::vector<std::uint32_t> ReadCpuNodes(const std::string& directory);
+
+// The numbers in a list such as "0-3,8"; what is no number ends it.
+std::vector<std::uint32_t> ParseCpuList(std::string_view text);
 
 // The online CPUs that the text of /proc/stat lists.
 std::vector<std::uint32_t> ParseOnlineCpus(std::string_view proc_stat);

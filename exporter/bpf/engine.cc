@@ -85,7 +85,9 @@ BpfEngine::BpfEngine(const Config& config, const TraceCollectors& collectors,
       facts_(ReadKernelFacts(proc)),
       cpus_(PossibleCpus()),
       slab_(config.collectors.slab_options),
+      cross_cpu_(config.collectors.page_options.cross_cpu),
       skeleton_(nullptr, &kmem_bpf__destroy) {
+  facts_.cpu_nodes = ReadCpuNodes(kNodeDirectory);
   LibbpfLog log;
   const auto kernel = LoadKernelBtf();
   for (const auto& collector : collectors) {
@@ -95,6 +97,7 @@ BpfEngine::BpfEngine(const Config& config, const TraceCollectors& collectors,
   StartCompanion(config, proc, *kernel);
   ChoosePrograms(*kernel, WantedEvents(collectors, config.extra_events));
   CompleteFacts(*kernel, config.paths.tracefs);
+  cross_cpu_.enabled = cross_cpu_.enabled && config.collectors.page;
   if (!config.collectors.slab) slab_.callsites.enabled = slab_.caches.enabled = false;
   SizeStates();
   Load(log);
@@ -220,6 +223,12 @@ int BpfEngine::TryToLoad(std::size_t choice) {
   }
   skeleton_->rodata->kmem_wanted_sites = slab_.callsites.enabled ? 1 : 0;
   skeleton_->rodata->kmem_wanted_caches = slab_.caches.enabled ? 1 : 0;
+  if (cross_cpu_.enabled) {
+    skeleton_->rodata->kmem_cross_one_in = cross_cpu_.sample_one_in;
+    skeleton_->rodata->kmem_cross_threshold = page_cross_threshold(cross_cpu_.sample_one_in);
+    skeleton_->rodata->kmem_cross_sets = cross_cpu_.sets();
+    bpf_map__set_max_entries(skeleton_->maps.kmem_pages, cross_cpu_.sets());
+  }
   bpf_map__set_max_entries(skeleton_->maps.kmem_cpus, cpus_);
   bpf_map__set_value_size(skeleton_->maps.kmem_cpus, static_cast<std::uint32_t>(cpu_bytes_));
   return -kmem_bpf__load(skeleton_.get());
@@ -235,6 +244,7 @@ void BpfEngine::MapStates(const LibbpfLog& log) {
   states_ = {static_cast<kmem_bpf_cpu*>(states),
              [bytes](kmem_bpf_cpu* old) { munmap(old, bytes); }};
   state_.buffer_bytes = bytes;
+  if (cross_cpu_.enabled) state_.buffer_bytes += cross_cpu_.sets() * sizeof(page_cross_set);
   state_.cpus.resize(cpus_);
   for (CpuCounts& cpu : state_.cpus) cpu.events.resize(routes_.size());
   for (std::size_t i = 0; i < collectors_.size(); ++i) {
@@ -243,7 +253,7 @@ void BpfEngine::MapStates(const LibbpfLog& log) {
     if (layout_[i] == nullptr) continue;
     for (std::uint32_t cpu = 0; cpu < cpus_; ++cpu) {
       std::byte* const tally = reinterpret_cast<std::byte*>(&Cpu(cpu)) + layout_[i]->offset;
-      collectors_[i]->Init(tally, facts_);
+      collectors_[i]->Init(tally, facts_, cpu);
     }
   }
   mprotect(states, bytes, PROT_READ);  // from now on the kernel's alone

@@ -74,6 +74,7 @@ class BpfEngine : public EventSource {
   std::vector<std::string> missing_events_;
   std::uint32_t cpus_;                            // that are possible: numbers below this
   SlabOptions slab_;                              // with what is off disabled
+  PageCrossOptions cross_cpu_;                    // the same
   std::size_t cpu_bytes_ = sizeof(kmem_bpf_cpu);  // of it in the map: what is used
   std::vector<Route> routes_;
   std::vector<const BpfTally*> layout_;             // by collector; nullptr: the companion's

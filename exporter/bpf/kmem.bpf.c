@@ -33,6 +33,12 @@ const volatile unsigned char kmem_wanted[KMEM_BPF_COLLECTOR_COUNT] = {}; /* not 
 const volatile unsigned char kmem_wanted_sites = 0;
 const volatile unsigned char kmem_wanted_caches = 0;
 
+/* Which pages are followed from allocation to free (page_cross_tally.h): one in so many, 0 for
+ * none; the highest hash of these; and the sets of the table. */
+const volatile uint32_t kmem_cross_one_in = 0;
+const volatile uint64_t kmem_cross_threshold = 0;
+const volatile uint32_t kmem_cross_sets = 0;
+
 /* The reader's: a new number makes the programs read the caches' names again. */
 uint64_t kmem_round = 1;
 
@@ -43,6 +49,15 @@ struct {
   __type(key, uint32_t);
   __type(value, struct kmem_bpf_cpu);
 } kmem_cpus SEC(".maps");
+
+struct {
+  __uint(type, BPF_MAP_TYPE_ARRAY);
+  __uint(map_flags,
+         BPF_F_MMAPABLE); /* not to be mapped, but for sets that begin with a cache line */
+  __uint(max_entries, 1); /* the loader: kmem_cross_sets */
+  __type(key, uint32_t);
+  __type(value, struct page_cross_set);
+} kmem_pages SEC(".maps");
 
 /* What is read of it, found by CO-RE; mm/slab.h and include/linux/slub_def.h, 5.10 to 6.18. */
 struct kmem_cache {
@@ -248,6 +263,44 @@ PROGRAM(kmem_cache_free_nameless, "raw_tp/kmem_cache_free", KMEM_BPF_kmem_cache_
 
 /* ---- page, pcp */
 
+/* A struct page as a number, of which neighbours differ by 1 where it has 64 bytes, as it mostly
+ * has.
+ */
+#define PAGE_NUMBER(page) ((page) >> 6)
+/* One era for all time: a number that could change would have to be read, at every event, from a
+ * cache line of its own. Whoever wants what is in the table forgotten clears the map. */
+#define CROSS_ERA 0
+
+static __always_inline struct page_cross_set* cross_set(uint64_t hash) {
+  const uint32_t number = page_cross_set_of(hash, kmem_cross_one_in, kmem_cross_sets);
+  return bpf_map_lookup_elem(&kmem_pages, &number);
+}
+
+static __always_inline void cross_alloc(struct kmem_bpf_cpu* cpu, uint64_t page) {
+  const uint64_t hash = page_cross_hash(PAGE_NUMBER(page), CROSS_ERA);
+  if (hash > kmem_cross_threshold) return;
+  struct page_cross_set* const set = cross_set(hash);
+  if (!set) return;
+  cpu->page.counts.cross.evicted +=
+      page_cross_put(set, hash, CROSS_ERA, bpf_get_smp_processor_id());
+}
+
+static __always_inline void cross_free(struct kmem_bpf_cpu* cpu, uint64_t page) {
+  const uint64_t hash = page_cross_hash(PAGE_NUMBER(page), CROSS_ERA);
+  if (hash > kmem_cross_threshold) return;
+  struct page_cross_set* const set = cross_set(hash);
+  if (!set) return;
+  const uint32_t taken = page_cross_take(set, hash, CROSS_ERA);
+  if (!taken) return;
+  const uint32_t from = taken - 1;
+  if (from == bpf_get_smp_processor_id()) {
+    cpu->page.counts.cross.same_cpu++;
+    return;
+  }
+  const struct kmem_bpf_cpu* const allocator = bpf_map_lookup_elem(&kmem_cpus, &from);
+  if (allocator) page_cross_count(&cpu->page.counts.cross, allocator->page.node, cpu->page.node);
+}
+
 PROGRAM(mm_page_alloc, "raw_tp/mm_page_alloc",
         KMEM_BPF_mm_page_alloc) { /* (page, order, gfp, mt) */
   enum kmem_verdict verdict = KMEM_COUNTED;
@@ -257,6 +310,7 @@ PROGRAM(mm_page_alloc, "raw_tp/mm_page_alloc",
                                            .order = (uint32_t)args[1],
                                            .migratetype = (int32_t)args[3]};
     verdict = page_count_alloc(&cpu->page, &event, NULL);
+    if (kmem_cross_one_in && verdict == KMEM_COUNTED && args[0]) cross_alloc(cpu, args[0]);
   }
   if (WANTED(pcp)) pcp_count_page_alloc(&cpu->pcp, NULL);
   return verdict;
@@ -293,6 +347,7 @@ PROGRAM(mm_page_free, "raw_tp/mm_page_free", KMEM_BPF_mm_page_free) { /* (page, 
   if (WANTED(page)) {
     const struct page_free_event event = {.order = (uint32_t)args[1]};
     verdict = page_count_free(&cpu->page, &event, NULL);
+    if (kmem_cross_one_in && verdict == KMEM_COUNTED) cross_free(cpu, args[0]);
   }
   if (WANTED(pcp)) pcp_count_page_free(&cpu->pcp, NULL);
   return verdict;

@@ -21,17 +21,19 @@ struct tep_handle* kmem_trace_formats(struct tracecmd_input* file) {
 
 int kmem_trace_cpus(struct tracecmd_input* file) { return tep_get_cpus(tracecmd_get_tep(file)); }
 
-void kmem_trace_pages(struct tracecmd_input* file, int cpu, unsigned int page_size,
-                      void (*use)(void* context, const void* page), void* context) {
-  unsigned long long page_offset = ~0ULL;
-  struct tep_record* record = tracecmd_read_cpu_first(file, cpu);
-  for (; record != NULL; record = tracecmd_read_data(file, cpu)) {
-    /* Sub-buffers lie aligned in the file: trace-cmd.dat(5). */
-    const unsigned long long offset = record->offset & ~(unsigned long long)(page_size - 1);
-    if (offset != page_offset) {
-      page_offset = offset;
-      use(context, tracecmd_record_page(file, record));
-    }
-    tracecmd_free_record(record);
-  }
+const void* kmem_trace_next_page(struct tracecmd_input* file, int cpu, unsigned int page_size,
+                                 struct tep_record** place) {
+  /* Sub-buffers lie aligned in the file: trace-cmd.dat(5). */
+  const unsigned long long mask = ~(unsigned long long)(page_size - 1);
+  struct tep_record* record = *place;
+  const unsigned long long page = record ? record->offset & mask : ~0ULL;
+  do {
+    struct tep_record* const old = record;
+    if (old) tracecmd_free_record(old);
+    record = old ? tracecmd_read_data(file, cpu) : tracecmd_read_cpu_first(file, cpu);
+  } while (record && (record->offset & mask) == page);
+  *place = record;
+  return record ? tracecmd_record_page(file, record) : NULL;
 }
+
+void kmem_trace_leave(struct tep_record* place) { tracecmd_free_record(place); }

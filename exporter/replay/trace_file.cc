@@ -16,6 +16,7 @@
 #include <cstring>
 #include <memory>
 #include <string_view>
+#include <utility>
 
 #include "exporter/kernel_facts.h"
 #include "exporter/replay/libtracecmd.h"
@@ -111,30 +112,79 @@ void CheckArchitecture(const std::string& path, const TraceHeader& header) {
 // the kernel was put (Documentation/arch/x86/x86_64/mm.rst).
 constexpr std::uint64_t kModules = 0xFFFFFFFFC0000000;
 
-// What the walk over all pages of one CPU needs.
+// Where one CPU's pages have been read to.
+class Cursor {
+ public:
+  // On the CPU's first page. The file must outlive it.
+  Cursor(tracecmd_input& file, int cpu, std::uint32_t page_size)
+      : file_(file), cpu_(cpu), page_size_(page_size) {
+    Next();
+  }
+  Cursor(const Cursor&) = delete;
+  Cursor& operator=(const Cursor&) = delete;
+  ~Cursor() {
+    if (place_ != nullptr) kmem_trace_leave(place_);
+  }
+
+  [[nodiscard]] std::uint32_t cpu() const { return static_cast<std::uint32_t>(cpu_); }
+  [[nodiscard]] const void* page() const { return page_; }  // nullptr behind the last
+  // No event on this page or later ones is before it, by the trace's clock.
+  [[nodiscard]] std::uint64_t time() const {
+    std::uint64_t stamp = UINT64_MAX;
+    if (page_ != nullptr) std::memcpy(&stamp, page_, sizeof stamp);
+    return stamp;
+  }
+  void Next() { page_ = kmem_trace_next_page(&file_, cpu_, page_size_, &place_); }
+
+ private:
+  tracecmd_input& file_;
+  int cpu_;
+  std::uint32_t page_size_;
+  tep_record* place_ = nullptr;
+  const void* page_ = nullptr;
+};
+
+// What the walk over all pages needs.
 struct Replay {
   Dispatcher& dispatcher;
   EventState& state;
   PageLayout layout;
-  std::uint32_t cpu;
   std::vector<std::byte> page;  // a copy, with kRecordSlack behind it
 };
 
-void ReplayPage(void* context, const void* data) {
-  auto& replay = *static_cast<Replay*>(context);
+void ReplayPage(Replay& replay, std::uint32_t cpu, const void* data) {
   const std::size_t size = replay.layout.subbuffer_size();
   std::memcpy(replay.page.data(), data, size);
   const PageResult result =
       WalkPage(std::span(replay.page).first(size), replay.layout,
                [&](std::uint64_t time, const std::byte* record, std::uint32_t length) {
-                 replay.dispatcher.OnRecord(replay.cpu, time, record, length);
+                 replay.dispatcher.OnRecord(cpu, time, record, length);
                });
   if (result.error != PageError::kNone) replay.state.Count(ToRecordError(result.error));
   if (result.events_lost) {
-    replay.state.AddLoss(replay.cpu, LossReason::kOverrun,
-                         std::max<std::uint64_t>(result.lost_count, 1));
+    replay.state.AddLoss(cpu, LossReason::kOverrun, std::max<std::uint64_t>(result.lost_count, 1));
     if (result.lost_count == 0) replay.state.Count(RecordError::kLossUncounted);
   }
+}
+
+// The oldest page first, so that little has to wait for the events of other CPUs.
+void ReplayPages(Replay& replay, tracecmd_input& file, int cpus) {
+  const auto page_size = static_cast<std::uint32_t>(replay.layout.subbuffer_size());
+  std::vector<std::unique_ptr<Cursor>> cursors;
+  cursors.reserve(static_cast<std::size_t>(cpus));
+  for (int cpu = 0; cpu < cpus; ++cpu) {
+    cursors.push_back(std::make_unique<Cursor>(file, cpu, page_size));
+  }
+  const auto oldest = [&]() -> Cursor& {
+    return **std::ranges::min_element(
+        cursors, {}, [](const auto& at) { return std::pair(at->page() == nullptr, at->time()); });
+  };
+  for (Cursor* at = &oldest(); at->page() != nullptr; at = &oldest()) {
+    ReplayPage(replay, at->cpu(), at->page());
+    at->Next();
+    replay.dispatcher.SettleCommon(oldest().time());
+  }
+  replay.dispatcher.SettleCommon(UINT64_MAX);
 }
 
 KernelFacts FactsOf(const Formats& formats, const TraceHeader& header, std::uint32_t cpus) {
@@ -186,12 +236,8 @@ TraceFileResult ReadPages(const std::string& path, const TraceHeader& header,
   Replay replay{.dispatcher = dispatcher,
                 .state = result.state,
                 .layout = layout,
-                .cpu = 0,
                 .page = std::vector<std::byte>(header.page_size + kRecordSlack)};
-  for (int cpu = 0; cpu < cpus; ++cpu) {
-    replay.cpu = static_cast<std::uint32_t>(cpu);
-    kmem_trace_pages(file.get(), cpu, header.page_size, &ReplayPage, &replay);
-  }
+  ReplayPages(replay, *file, cpus);
   if (!std::ranges::any_of(result.state.cpus, &HasEvents)) {
     throw ReplayError(
         fmt::format("{}: no events in it; record some with trace-cmd record -e kmem", path));

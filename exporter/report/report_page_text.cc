@@ -179,8 +179,10 @@ std::string PerCpuText(const Report& report) {
   if (report.cross_cpu) {
     const CrossCpu& frees = *report.cross_cpu;
     const double all = frees.same_cpu + frees.cross_cpu;
-    facts.Add("freed on another CPU", ShareText(frees.cross_cpu, all),
-              fmt::format("of {} pages followed: their cache lines bounce", CountText(all)));
+    facts.Add(
+        "freed on another CPU", ShareText(frees.cross_cpu, all),
+        fmt::format("of some {} pages whose allocation was seen too: their cache lines bounce",
+                    CountText(all)));
     if (frees.cross_node) {
       facts.Add("freed on another node", ShareText(*frees.cross_node, all), "worse by far");
     }

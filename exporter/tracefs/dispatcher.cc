@@ -27,18 +27,32 @@ Dispatcher::Dispatcher(const TraceCollectors& collectors, const KernelFacts& fac
   for (std::size_t i = 0; i < collectors.size(); ++i) {
     state_.tallies[i] = Tallies(collectors[i]->tally_bytes(), cpus);
     for (std::uint32_t cpu = 0; cpu < cpus; ++cpu) {
-      collectors[i]->Init(state_.tallies[i].At(cpu), facts);
+      collectors[i]->Init(state_.tallies[i].At(cpu), facts, cpu);
     }
     const std::size_t common_bytes = collectors[i]->common_bytes();
     commons_.emplace_back((common_bytes + sizeof(Line) - 1) / sizeof(Line));
     if (common_bytes != 0) collectors[i]->InitCommon(CommonOf(i));
-    state_.tallies[i].common.reserve(common_bytes);
+    state_.tallies[i].common.reserve(collectors[i]->read_bytes());
   }
 }
 
 std::byte* Dispatcher::CommonOf(std::size_t collector) {
   std::vector<Line>& common = commons_[collector];
   return common.empty() ? nullptr : reinterpret_cast<std::byte*>(common.data());
+}
+
+void Dispatcher::SettleCommon(std::uint64_t now_ns) {
+  for (std::size_t i = 0; i < collectors_.size(); ++i) {
+    std::byte* const common = CommonOf(i);
+    if (common != nullptr) collectors_[i]->SettleCommon(common, state_.tallies[i], now_ns);
+  }
+}
+
+void Dispatcher::Forget() {
+  for (std::size_t i = 0; i < collectors_.size(); ++i) {
+    std::byte* const common = CommonOf(i);
+    if (common != nullptr) collectors_[i]->Forget(common);
+  }
 }
 
 void Dispatcher::ReadCommon(std::uint64_t now_ns) {

@@ -36,6 +36,13 @@ class Dispatcher {
   // Records of these events are known and wanted by nobody. Events bound stay bound.
   void Ignore(std::span<const std::uint16_t> ids);
 
+  // Counts what the collectors keep until the events of all CPUs are there: those before `now_ns`
+  // are. Called by the thread that calls OnRecord().
+  void SettleCommon(std::uint64_t now_ns);
+
+  // Events have passed unseen: makes the collectors forget what waits for others.
+  void Forget();
+
   // Copies what scrapes need of the collectors' common state into the state, as of `now_ns`.
   void ReadCommon(std::uint64_t now_ns);
 

@@ -28,6 +28,8 @@ constexpr double kFillTarget = 0.25;
 // more (before 6.9 its wake-ups are unreliable) and only the timer wakes the drain thread.
 constexpr int kMaxSpuriousWakeups = 10;
 constexpr std::uint32_t kSmallestBufferKb = 64;
+// An event whose time was taken before a drain began is in the buffer by so much later.
+constexpr std::uint64_t kInFlightNs = 20'000;
 
 // trace_clock is `mono`, which is this clock (kernel/trace/trace.c, trace_clocks[]).
 std::uint64_t MonotonicNs() {
@@ -57,6 +59,7 @@ TracefsEngine::TracefsEngine(const Config& config, const TraceCollectors& collec
       sleep_ms_(longest_sleep_ms_),
       wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
   RaiseDescriptorLimit();
+  facts_.cpu_nodes = ReadCpuNodes(kNodeDirectory);
   try {
     layout_ = ParseHeaderPage(instance_.HeaderPage());
     // Losing the newest costs the traced CPU less than making room for it, and the kernel counts
@@ -225,6 +228,7 @@ void TracefsEngine::Drain() {
   const std::uint64_t begin = MonotonicNs();
   fullest_bytes_ = 0;
   for (CpuReader& reader : readers_) DrainCpu(reader);
+  dispatcher_->SettleCommon(begin - kInFlightNs);
   // Not once it is we who have disabled the events.
   const bool look = !stopping_ && begin - last_look_ns_ >= kLookIntervalNs;
   if (look) LookAfterInstance();
@@ -274,6 +278,8 @@ void TracefsEngine::LookAfterInstance() {
   for (std::size_t kind = 0; kind < finding.found.size(); ++kind) {
     if (finding.found[kind]) state_.Count(static_cast<Interference>(kind));
   }
+  // Also what waits with the time of another clock, which may never come.
+  if (std::ranges::find(finding.found, true) != finding.found.end()) dispatcher_->Forget();
   bool cleared = false;
   for (CpuReader& reader : readers_) {
     if (finding.buffer_reset) {

@@ -41,7 +41,8 @@ COUNTERS = ["kmem_tracepoint_events_total", "kmem_exporter_events_read_total", "
             "kmem_page_allocation_failures_total", "kmem_page_frees_total", "kmem_page_freed_bytes_total",
             "kmem_page_batched_frees_total", "kmem_page_zone_locked_allocations_total", "kmem_pcp_refill_pages_total",
             "kmem_pcp_drain_pages_total", "kmem_pcp_refills_total", "kmem_pcp_drains_total",
-            "kmem_extfrag_events_total", "kmem_slab_kmalloc_allocations_total",
+            "kmem_page_same_cpu_frees_total", "kmem_page_cross_cpu_frees_total", "kmem_extfrag_events_total",
+            "kmem_slab_kmalloc_allocations_total",
             "kmem_slab_kmalloc_requested_bytes_total"]
 # By names of which the exporter shows the heaviest, and the rest as "other": {metric: its label}.
 NAMED = {"kmem_slab_callsite_allocations_total": "call_site",
@@ -53,6 +54,8 @@ NAMED = {"kmem_slab_callsite_allocations_total": "call_site",
 COUNTERS += NAMED
 # Of what a call site has ever asked for, which only a replay sees from the beginning.
 SIZES = ["kmem_slab_callsite_size_classes", "kmem_slab_callsite_fixed_size_bytes"]
+# Of pages whose allocation was seen, each free is in one of them.
+CROSS_CPU = {True: "kmem_page_same_cpu_frees_total", False: "kmem_page_cross_cpu_frees_total"}
 # Batches depend on time stamps, and two instances stamp an event one after the other.
 BATCHES = ["kmem_pcp_refills_total", "kmem_pcp_drains_total", "kmem_pcp_refill_batch_pages",
            "kmem_pcp_drain_batch_pages"]
@@ -65,7 +68,7 @@ NOT_FROM_EVENTS = ["kmem_pcp_high_pages", "kmem_pcp_batch_pages", "kmem_free_blo
                    "kmem_compaction_failures_total", "kmem_allocation_stalls_total"]
 # Must not move: with losses there is nothing to compare.
 MUST_STAY = ["kmem_exporter_events_lost_total", "kmem_exporter_record_errors_total",
-             "kmem_exporter_interference_total"]
+             "kmem_exporter_interference_total", "kmem_exporter_cross_cpu_evicted_total"]
 
 
 class Unusable(Exception):
@@ -241,7 +244,8 @@ class Batches:
 
 class Truth:
     def __init__(self, dialect, gfp=None, migratetypes=None, pageblock_order=None, page_size=4096, slack_ns=0,
-                 hashed=False, failed=None):
+                 hashed=False, failed=None, pages_one_in=1,
+                 from_the_start=True):
         self.dialect = dialect
         self.gfp = gfp or GfpFlags()
         self.migratetypes = migratetypes or MIGRATETYPES
@@ -250,6 +254,10 @@ class Truth:
         self.slack_ns = slack_ns
         self.hashed = hashed
         self.failed = failed or {}  # (cpu, microseconds): gfp_flags, where the text lacks them
+        self.pages_one_in = pages_one_in
+        self.from_the_start = from_the_start  # the exporter knows of no more pages than the text
+        self.allocated_on = {}  # by pfn of pages of the sample
+        self.unknown_frees = 0  # of those that had been allocated before
         self.event = None
         self.counters = collections.Counter()
         # Of each series of a counter and of each histogram: how often each tracepoint added which
@@ -301,6 +309,7 @@ class Truth:
             order = int(fields["order"])
             self.count("kmem_page_frees_total", order=order)
             self.count("kmem_page_freed_bytes_total", self.page_size << order)
+            self.page_free(cpu, number(fields["pfn"]))
         elif event == "mm_page_free_batched":
             self.count("kmem_page_batched_frees_total")
         elif event == "mm_page_alloc_zone_locked":
@@ -361,6 +370,23 @@ class Truth:
         kind = self.migratetype(fields["migratetype"])
         self.count("kmem_page_allocations_total", order=order, migratetype=kind)
         self.count("kmem_page_allocated_bytes_total", self.page_size << order, migratetype=kind)
+        if self.is_sampled(number(fields["pfn"])):
+            self.allocated_on[number(fields["pfn"])] = cpu
+
+    def is_sampled(self, pfn):
+        return pfn * 0x9E3779B97F4A7C15 % 2**64 <= (2**64 - 1) // self.pages_one_in
+
+    def page_free(self, cpu, pfn):
+        if not self.is_sampled(pfn):
+            return
+        allocated_on = self.allocated_on.pop(pfn, None)
+        if allocated_on is None:
+            self.unknown_frees += self.pages_one_in
+        else:
+            metric = CROSS_CPU[cpu == allocated_on]
+            self.count(metric, self.pages_one_in)
+            # Without the one as without the other.
+            self.fed[metric, ()]["mm_page_alloc"][self.pages_one_in] += 1
 
     def zone_locked(self, cpu, ns, resolution, fields):
         order = int(fields["order"])
@@ -428,6 +454,9 @@ class Truth:
                 # One of the hashed values may be that of the zero-size pointer.
                 low -= max(self.hashed_frees.values(), default=0)
             put(metric, labels, low, value)
+        for metric in CROSS_CPU.values():
+            value = self.counters.get((metric, ()), 0)
+            put(metric, (), value, value + (0 if self.from_the_start else self.unknown_frees))
         self.few.finish()
         self.many.finish()
         for kind in ("refill", "drain"):
@@ -782,7 +811,8 @@ def command_compare(args):
             bounds[name].append(bound)
     truth = Truth(args.dialect, GfpFlags(read_formats(args.formats)) if args.formats else None,
                   read_migratetypes(args.pagetypeinfo) if args.pagetypeinfo else None,
-                  args.pageblock_order, args.page_size, args.slack_ns, args.hashed_pointers)
+                  args.pageblock_order, args.page_size, args.slack_ns, args.hashed_pointers,
+                  pages_one_in=args.cross_cpu_one_in, from_the_start=not args.before)
     if args.failures:
         with open_text(args.failures) as file:
             truth.failed = {(cpu, (ns + 500) // 1000): fields["gfp_flags"] for cpu, ns, _, _, fields in parse_events(file)}
@@ -1078,6 +1108,8 @@ def main(argv=None):
     compare.add_argument("--pagetypeinfo", help="/proc/pagetypeinfo of the kernel: names of the migratetypes")
     compare.add_argument("--pageblock-order", type=int, help="where the text does not tell")
     compare.add_argument("--page-size", type=int, default=4096)
+    compare.add_argument("--cross-cpu-one-in", type=int, default=1, metavar="PAGES",
+                         help="collectors.page.cross_cpu.sample_one_in of the exporter")
     compare.add_argument("--slack-ns", type=int, default=0, help="how far two instances' stamps of a gap may differ")
     compare.add_argument("--batch-slack", type=int, default=4, help="batches cut in two where the recording begins or ends")
     compare.add_argument("--hashed-pointers", action="store_true", help="the text holds no real addresses")

@@ -154,6 +154,33 @@ class Page(Series):
             self.equal(series, name, value)
         self.assertNotIn('kmem_page_allocations_total{migratetype="movable",order="9"}', series)
 
+    def test_frees_on_the_cpu_of_the_allocation_and_on_others(self):
+        def allocation(cpu, us, pfn):
+            return line(cpu, us, "mm_page_alloc", f"page=1 pfn={pfn} order=0 migratetype=1 gfp_flags=GFP_KERNEL")
+
+        def free(cpu, us, pfn):
+            return line(cpu, us, "mm_page_free", f"page=1 pfn={pfn} order=0")
+        lines = [free(0, 1, 5), allocation(0, 2, 5), free(1, 3, 5), allocation(1, 4, 5), free(1, 5, 5), free(1, 6, 5),
+                 allocation(0, 7, 6), allocation(1, 8, 6), free(0, 9, 6), free(0, 10, 6)]
+        same, cross = "kmem_page_same_cpu_frees_total", "kmem_page_cross_cpu_frees_total"
+        series = compute(lines)
+        self.equal(series, same, 1)
+        self.equal(series, cross, 2)
+        # Of three it can't be known where they were allocated.
+        series = compute(lines, from_the_start=False)
+        self.equal(series, same, 1, 4)
+        self.equal(series, cross, 2, 5)
+        self.equal(compute([]), cross, 0)
+
+    def test_a_sample_of_the_pages(self):
+        lines = []
+        for pfn in range(1000, 2000):
+            lines += [line(0, 2 * pfn, "mm_page_alloc", f"pfn={pfn} order=0 migratetype=1 gfp_flags=GFP_KERNEL"),
+                      line(1, 2 * pfn + 1, "mm_page_free", f"pfn={pfn} order=0")]
+        cross = compute(lines, pages_one_in=16)["kmem_page_cross_cpu_frees_total"][0]
+        self.assertEqual(cross % 16, 0)
+        self.assertAlmostEqual(cross, 1000, delta=48)
+
     def test_flags_from_a_second_reading(self):
         lines = [line(0, 2, "mm_page_alloc", "page=0000000000000000 pfn=0x0 order=9 migratetype=1 gfp_flags=")]
         self.equal(compute(lines, failed={(0, 2): "GFP_TRANSHUGE"}),

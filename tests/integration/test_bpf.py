@@ -10,6 +10,7 @@ import threading
 import unittest
 
 import load
+import test_cross_cpu
 import test_resources
 import test_tracing
 import tracefs
@@ -94,6 +95,10 @@ class Tracepoints(BpfTest, test_tracing.Tracepoints):
 
 
 class Exactness(BpfTest, test_tracing.Exactness):
+    pass
+
+
+class CrossCpu(BpfTest, test_cross_cpu.CrossCpu):
     pass
 
 

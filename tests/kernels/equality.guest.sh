@@ -14,7 +14,9 @@ step() { echo "equality: $* ($(cut -d' ' -f1 /proc/uptime) s)"; }
 start() { # ENGINE PORT CONFIGURATION...
     engine=$1 port=$2
     shift 2
-    printf '%s\n' "$@" 'web:' '  per_cpu_detail: true' "  listen_addresses: ['127.0.0.1:$port']" >/tmp/config.yaml
+    # Every page, and room for all that there are: the truth has no sample and no bounds.
+    printf '%s\n' "$@" 'web:' '  per_cpu_detail: true' "  listen_addresses: ['127.0.0.1:$port']" \
+        'collectors:' '  page:' '    cross_cpu:' '      sample_one_in: 1' '      max_pages: 262144' >/tmp/config.yaml
     kmem_exporter --engine="$engine" --config.file=/tmp/config.yaml 2>/tmp/log.$engine &
     exporter=$!
     # Memory gets short on purpose.

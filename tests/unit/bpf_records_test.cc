@@ -67,6 +67,11 @@ class Programs {
     for (unsigned char& wanted : skeleton_->rodata->kmem_wanted) wanted = 1;
     skeleton_->rodata->kmem_wanted_sites = 1;
     skeleton_->rodata->kmem_wanted_caches = 1;
+    const PageCrossOptions cross_cpu = PageOptions{}.cross_cpu;
+    skeleton_->rodata->kmem_cross_one_in = cross_cpu.sample_one_in;
+    skeleton_->rodata->kmem_cross_threshold = page_cross_threshold(cross_cpu.sample_one_in);
+    skeleton_->rodata->kmem_cross_sets = cross_cpu.sets();
+    bpf_map__set_max_entries(skeleton_->maps.kmem_pages, cross_cpu.sets());
     bpf_map__set_max_entries(skeleton_->maps.kmem_cpus,
                              static_cast<std::uint32_t>(libbpf_num_possible_cpus()));
     // These are for a live kernel's struct kmem_cache.
@@ -81,7 +86,7 @@ class Programs {
     if (states == MAP_FAILED) throw std::runtime_error("the state can't be mapped");
     cpu_ = static_cast<kmem_bpf_cpu*>(states);
     for (std::size_t i = 0; i < collectors.size(); ++i) {
-      collectors[i]->Init(Tally(*collectors[i]), facts);
+      collectors[i]->Init(Tally(*collectors[i]), facts, 0);
     }
   }
   Programs(const Programs&) = delete;
@@ -162,9 +167,9 @@ class Replay {
     for (std::size_t i = 0; i < event.fields.size(); ++i) {
       arguments[i] = LoadField(record, event.fields[i]);
     }
-    // The argument is a struct page: NULL where the allocation failed. pfn 0 is one, too.
+    // The argument is a struct page, of 64 bytes: NULL where the allocation failed. pfn 0 is one.
     if (event.source.fields[0] == std::string_view("pfn")) {
-      arguments[0] = arguments[0] == PAGE_NO_PFN ? 0 : 1;
+      arguments[0] = arguments[0] == PAGE_NO_PFN ? 0 : arguments[0] << 6 | 1;
     }
     programs_.Run(event.source.program, arguments);
     ++events;
@@ -234,6 +239,7 @@ TEST_P(BpfRecordsTest, TheProgramsAndTheDispatcherGiveTheSameState) {
     }
     EXPECT_EQ(replay.events, rig.AllEventsRead());
     EXPECT_GE(replay.events, 100U);
+    rig.dispatcher().SettleCommon(UINT64_MAX);
     for (std::size_t i = 0; i < rig.collectors().size(); ++i) {
       const TraceCollector& collector = *rig.collectors()[i];
       std::byte* const here = rig.state().tallies[i].At(0);

@@ -127,6 +127,7 @@ TEST(ConfigTest, EveryKeyHasItsEffect) {
   reset().collectors = {.slab = false,
                         .slab_options = {},
                         .page = false,
+                        .page_options = {},
                         .pcp = false,
                         .extfrag = false,
                         .fragmentation = false,
@@ -135,6 +136,9 @@ TEST(ConfigTest, EveryKeyHasItsEffect) {
       "collectors: {slab: {enabled: false}, page: {enabled: false}, pcp: {enabled: false},\n"
       "  extfrag: {enabled: false}, fragmentation: {enabled: false}, compaction: {enabled: "
       "false}}");
+  reset().collectors.page_options.cross_cpu = {
+      .enabled = false, .sample_one_in = 1, .max_pages = 4194304};
+  check("collectors: {page: {cross_cpu: {enabled: false, sample_one_in: 1, max_pages: 4194304}}}");
   reset().collectors.slab_options = {.callsites = {.enabled = false, .max_series = 7},
                                      .caches = {.enabled = false, .max_series = 10000}};
   check(

@@ -6,9 +6,13 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
 #include <iterator>
 #include <sstream>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include "exporter/proc_files.h"
@@ -138,6 +142,65 @@ TEST(OnlineCpusTest, AThousandCpusAreAllThere) {
 
 TEST(CommonMigratetypesTest, AreThoseThatEveryKernelHas) {
   EXPECT_EQ(CommonMigratetypes(), kCommon);
+}
+
+TEST(CpuListTest, IsNumbersAndRanges) {
+  EXPECT_THAT(ParseCpuList("0-3,8\n"), ElementsAre(0, 1, 2, 3, 8));
+  EXPECT_THAT(ParseCpuList("5"), ElementsAre(5));
+  EXPECT_THAT(ParseCpuList("\n"), IsEmpty());
+  EXPECT_THAT(ParseCpuList(""), IsEmpty());
+  EXPECT_THAT(ParseCpuList("3-1,7"), ElementsAre(7));
+  EXPECT_THAT(ParseCpuList("1,x"), ElementsAre(1));
+  EXPECT_THAT(ParseCpuList("1-"), IsEmpty());
+  EXPECT_THAT(ParseCpuList("99999999999"), IsEmpty());
+  EXPECT_EQ(ParseCpuList("0-4294967295").size(), 65536U);
+}
+
+class CpuNodesTest : public ::testing::Test {
+ protected:
+  CpuNodesTest() {
+    std::string name = ::testing::TempDir() + "kmem_nodes_XXXXXX";
+    if (mkdtemp(name.data()) != nullptr) directory_ = name;
+  }
+  ~CpuNodesTest() override {
+    std::error_code ignored;
+    std::filesystem::remove_all(directory_, ignored);
+  }
+  void AddNode(const std::string& name, const std::string& cpulist) const {
+    std::filesystem::create_directory(directory_ / name);
+    std::ofstream(directory_ / name / "cpulist") << cpulist;
+  }
+  std::filesystem::path directory_;
+};
+
+TEST_F(CpuNodesTest, AreReadFromTheNodesLists) {
+  constexpr std::uint32_t kNone = KernelFacts::kNoNode;
+  EXPECT_THAT(ReadCpuNodes(directory_), IsEmpty());
+  AddNode("node0", "0-1,4\n");
+  AddNode("node10", "6\n");
+  AddNode("node2", "\n");  // memory alone
+  AddNode("nodes", "3\n");
+  AddNode("node", "3\n");
+  std::filesystem::create_directory(directory_ / "power");
+  KernelFacts facts;
+  facts.cpu_nodes = ReadCpuNodes(directory_);
+  EXPECT_THAT(facts.cpu_nodes, ElementsAre(0, 0, kNone, kNone, 0, kNone, 10));
+  EXPECT_EQ(facts.NodeOf(6), 10U);
+  EXPECT_EQ(facts.NodeOf(7), kNone);
+  EXPECT_TRUE(facts.HasSeveralNodes());
+}
+
+TEST_F(CpuNodesTest, OneNodeWithCpusIsNotSeveral) {
+  AddNode("node0", "\n");
+  AddNode("node1", "0-3\n");
+  KernelFacts facts;
+  facts.cpu_nodes = ReadCpuNodes(directory_);
+  EXPECT_FALSE(facts.HasSeveralNodes());
+  EXPECT_FALSE(KernelFacts{}.HasSeveralNodes());
+}
+
+TEST_F(CpuNodesTest, WithoutNodesThereAreNone) {
+  EXPECT_THAT(ReadCpuNodes(directory_ / "absent"), IsEmpty());
 }
 
 }  // namespace

@@ -42,7 +42,7 @@ kmem_verdict TakeFromZone(PageRig& rig, std::uint32_t order, std::int32_t type,
 }
 
 kmem_verdict Free(PageRig& rig, std::uint32_t order, std::uint32_t cpu = 0) {
-  const page_free_event event{.order = order};
+  const page_free_event event{.pfn = 1, .order = order};
   return page_count_free(rig.On(cpu), &event, &kContext);
 }
 

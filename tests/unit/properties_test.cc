@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <map>
 #include <random>
 #include <string>
@@ -68,6 +69,7 @@ class PropertiesTest : public ::testing::TestWithParam<std::string> {
 
   static void SettleAll(DispatchRig& rig) {
     for (std::uint32_t cpu = 0; cpu < rig.state().cpus.size(); ++cpu) rig.Settle(cpu, UINT64_MAX);
+    rig.SettleCommon(UINT64_MAX);
   }
   // Everything that is exported once all has been read and settled.
   [[nodiscard]] static std::string Exposition(DispatchRig& rig) {
@@ -103,9 +105,12 @@ TEST_P(PropertiesTest, ScrapesInBetweenDoNotChangeWhatIsCounted) {
   std::mt19937 random(12);  // NOLINT(*-msc51-cpp): the same orders in each run
   for (int round = 0; round < 10; ++round) {
     DispatchRig rig(GetParam());
+    std::array<std::uint64_t, 2> read_up_to{};
     for (const Turn turn : RandomTurns(random)) {
       Read(rig, turn);
       if (random() % 2 == 0) rig.Settle(turn.cpu, TimeBehind(turn));
+      read_up_to.at(turn.cpu) = TimeBehind(turn);
+      if (random() % 2 == 0) rig.SettleCommon(std::ranges::min(read_up_to));
     }
     EXPECT_EQ(Exposition(rig), reference);
   }

@@ -14,7 +14,7 @@ class TallyRig {
  public:
   explicit TallyRig(KernelFacts facts = {}, std::uint32_t cpus = 2)
       : facts_(std::move(facts)), tallies_(collector_.tally_bytes(), cpus) {
-    for (std::uint32_t cpu = 0; cpu < cpus; ++cpu) collector_.Init(tallies_.At(cpu), facts_);
+    for (std::uint32_t cpu = 0; cpu < cpus; ++cpu) collector_.Init(tallies_.At(cpu), facts_, cpu);
   }
 
   Tally* On(std::uint32_t cpu) { return reinterpret_cast<Tally*>(tallies_.At(cpu)); }
