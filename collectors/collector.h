@@ -74,6 +74,8 @@ class Tallies {
   // CLOCK_MONOTONIC; both empty for a collector that has none.
   std::vector<std::byte> common;
   std::uint64_t taken_at_ns = 0;
+  // Whether every event of the collector's tracepoints is in the tallies, as far as is known.
+  bool whole = true;
 
   [[nodiscard]] std::uint32_t cpus() const { return cpus_; }
   [[nodiscard]] std::size_t stride() const { return stride_; }
@@ -123,7 +125,12 @@ class TraceCollector {
   // collector has none. Handlers get it as kmem_context::common. It starts as zeros.
   [[nodiscard]] virtual std::size_t common_bytes() const { return 0; }
   virtual void InitCommon(std::byte* /*common*/) const {}
-  // Appends what Export() needs of it, at most `common_bytes()`.
+  // Does what is due by `now_ns`; every event before `settled_ns`, of whatever CPU, has been
+  // handled (both by the trace's clock). Called after each reading of all CPUs, by their owner.
+  virtual void Tend(std::byte* /*common*/, std::uint64_t /*settled_ns*/,
+                    std::uint64_t /*now_ns*/) const {}
+  // Appends what Export() needs of it, at most `common_read_bytes()`.
+  [[nodiscard]] virtual std::size_t common_read_bytes() const { return common_bytes(); }
   virtual void ReadCommon(const std::byte* /*common*/, std::vector<std::byte>& /*out*/) const {}
 
   // Whether Export() has a use for KernelFacts::symbols.

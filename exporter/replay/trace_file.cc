@@ -118,6 +118,7 @@ struct Replay {
   PageLayout layout;
   std::uint32_t cpu;
   std::vector<std::byte> page;  // a copy, with kRecordSlack behind it
+  std::uint64_t last_ns;        // the latest event's
 };
 
 void ReplayPage(void* context, const void* data) {
@@ -127,6 +128,7 @@ void ReplayPage(void* context, const void* data) {
   const PageResult result =
       WalkPage(std::span(replay.page).first(size), replay.layout,
                [&](std::uint64_t time, const std::byte* record, std::uint32_t length) {
+                 replay.last_ns = std::max(replay.last_ns, time);
                  replay.dispatcher.OnRecord(replay.cpu, time, record, length);
                });
   if (result.error != PageError::kNone) replay.state.Count(ToRecordError(result.error));
@@ -187,7 +189,8 @@ TraceFileResult ReadPages(const std::string& path, const TraceHeader& header,
                 .state = result.state,
                 .layout = layout,
                 .cpu = 0,
-                .page = std::vector<std::byte>(header.page_size + kRecordSlack)};
+                .page = std::vector<std::byte>(header.page_size + kRecordSlack),
+                .last_ns = 0};
   for (int cpu = 0; cpu < cpus; ++cpu) {
     replay.cpu = static_cast<std::uint32_t>(cpu);
     kmem_trace_pages(file.get(), cpu, header.page_size, &ReplayPage, &replay);
@@ -201,6 +204,7 @@ TraceFileResult ReadPages(const std::string& path, const TraceHeader& header,
       collectors[i]->Settle(result.state.tallies[i].At(cpu), UINT64_MAX);
     }
   }
+  dispatcher.Tend(UINT64_MAX, replay.last_ns);
   dispatcher.ReadCommon(0);
   for (std::size_t i = 0; i < collectors.size(); ++i) {
     for (const std::uint64_t address : collectors[i]->Addresses(result.state.tallies[i].common)) {

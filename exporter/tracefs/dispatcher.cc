@@ -32,13 +32,20 @@ Dispatcher::Dispatcher(const TraceCollectors& collectors, const KernelFacts& fac
     const std::size_t common_bytes = collectors[i]->common_bytes();
     commons_.emplace_back((common_bytes + sizeof(Line) - 1) / sizeof(Line));
     if (common_bytes != 0) collectors[i]->InitCommon(CommonOf(i));
-    state_.tallies[i].common.reserve(common_bytes);
+    if (common_bytes != 0) state_.tallies[i].common.reserve(collectors[i]->common_read_bytes());
   }
 }
 
 std::byte* Dispatcher::CommonOf(std::size_t collector) {
   std::vector<Line>& common = commons_[collector];
   return common.empty() ? nullptr : reinterpret_cast<std::byte*>(common.data());
+}
+
+void Dispatcher::Tend(std::uint64_t settled_ns, std::uint64_t now_ns) noexcept {
+  for (std::size_t i = 0; i < collectors_.size(); ++i) {
+    std::byte* const common = CommonOf(i);
+    if (common != nullptr) collectors_[i]->Tend(common, settled_ns, now_ns);
+  }
 }
 
 void Dispatcher::ReadCommon(std::uint64_t now_ns) {

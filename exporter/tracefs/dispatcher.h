@@ -36,6 +36,10 @@ class Dispatcher {
   // Records of these events are known and wanted by nobody. Events bound stay bound.
   void Ignore(std::span<const std::uint16_t> ids);
 
+  // Lets the collectors do what is due by `now_ns`, when every event before `settled_ns` has been
+  // handled.
+  void Tend(std::uint64_t settled_ns, std::uint64_t now_ns) noexcept;
+
   // Copies what scrapes need of the collectors' common state into the state, as of `now_ns`.
   void ReadCommon(std::uint64_t now_ns);
 

@@ -225,6 +225,8 @@ void TracefsEngine::Drain() {
   const std::uint64_t begin = MonotonicNs();
   fullest_bytes_ = 0;
   for (CpuReader& reader : readers_) DrainCpu(reader);
+  // An event may be committed some time after its time was taken: one more drain has it for sure.
+  dispatcher_->Tend(std::exchange(last_begin_ns_, begin), begin);
   // Not once it is we who have disabled the events.
   const bool look = !stopping_ && begin - last_look_ns_ >= kLookIntervalNs;
   if (look) LookAfterInstance();
