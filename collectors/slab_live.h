@@ -21,7 +21,7 @@ namespace kmem {
 
 struct SlabLiveOptions {
   bool enabled = false;
-  std::uint32_t sample_one_in = 1;     // at most 1024
+  std::uint32_t sample_one_in = 1;              // at most 1024
   std::uint32_t max_objects = 262144;           // places of the table, rounded up to a power of two
   std::vector<std::string> exclude_call_sites;  // functions
   bool operator==(const SlabLiveOptions&) const = default;

@@ -83,7 +83,9 @@ struct slab_live {
 
 KMEM_INLINE uint32_t slab_live_age(uint64_t age_ns) {
   const uint64_t second = UINT64_C(1000000000);
-  return (age_ns >= 60 * second) + (age_ns >= 600 * second) + (age_ns >= 3600 * second);
+  if (age_ns < 60 * second) return 0;
+  if (age_ns < 600 * second) return 1;
+  return age_ns < 3600 * second ? 2 : 3;
 }
 
 /* Whether the pointers with this hash are followed: those of an object all or none. */
@@ -236,7 +238,7 @@ KMEM_INLINE void slab_live_vacate(struct slab_live* live, uint64_t at) {
   hole->time_ns = 0;
   hole->balance = 0;
   hole->ptr = moves > 0 ? 0 : SLAB_LIVE_HOLE;
-  live->used -= moves > 0;
+  if (moves > 0) live->used--;
 }
 
 /* Looks after one place: its object's age, whether it is still wanted, whether it can be free. */
