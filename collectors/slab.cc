@@ -184,6 +184,8 @@ void SlabCollector::Export(const Tallies& tallies, const KernelFacts& facts, Fam
 
   AddWords(sum.kmalloc_classes, sum.kmalloc_node_classes);
   const std::scoped_lock lock(mutex_);
+  const bool available = facts.symbols != nullptr && facts.symbols->available();
+  if (wants_symbols() && available) RefreshNames(*facts.symbols);
   if (options_.callsites.enabled) ExportSites(snapshot, facts, out);
   if (options_.caches.enabled) {
     ExportCaches(snapshot, facts, out);
@@ -194,7 +196,6 @@ void SlabCollector::Export(const Tallies& tallies, const KernelFacts& facts, Fam
     live_.Export(snapshot.tables, {snapshot.taken_at_ns, tallies.whole}, facts, out);
   }
   if (wants_symbols()) {
-    const bool available = facts.symbols != nullptr && facts.symbols->available();
     FamilyBuilder(out, FamilyBuilder::Type::Gauge, "kmem_exporter_symbols_available",
                   "Whether the names of the kernel's functions can be read. 0: the call sites' "
                   "families show only \"other\".")
@@ -214,6 +215,13 @@ void SlabCollector::Export(const Tallies& tallies, const KernelFacts& facts, Fam
   }
 }
 
+void SlabCollector::RefreshNames(Symbols& symbols) const {
+  const std::uint64_t version = symbols.Refresh();
+  if (version == std::exchange(symbols_version_, version)) return;
+  sites_.ledger.ForgetKeys();
+  live_.ForgetNames();
+}
+
 std::uint64_t SlabCollector::Book::Other(std::size_t value, std::uint64_t total) {
   const std::uint64_t credited = ledger.credited().at(value);
   other.at(value) = std::max(other.at(value), total - std::min(total, credited));
@@ -223,8 +231,6 @@ std::uint64_t SlabCollector::Book::Other(std::size_t value, std::uint64_t total)
 void SlabCollector::ExportSites(const Snapshot& snapshot, const KernelFacts& facts,
                                 Families& out) const {
   const bool available = facts.symbols != nullptr && facts.symbols->available();
-  const std::uint64_t version = available ? facts.symbols->Refresh() : symbols_version_;
-  if (version != std::exchange(symbols_version_, version)) sites_.ledger.ForgetKeys();
   sites_.ledger.Absorb(
       snapshot.taken_at_ns, snapshot.tables.sites,
       [&](const TableEntry& entry) -> std::optional<Ledger::Name> {

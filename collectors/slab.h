@@ -54,6 +54,7 @@ class SlabCollector : public TraceCollector {
     Ledger ledger;
     Ledger::Values other{};
   };
+  void RefreshNames(Symbols& symbols) const;
   struct Snapshot {
     slab_tally sum;  // of all CPUs and, of each allocator, its tracepoints
     SlabTables tables;

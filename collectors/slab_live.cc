@@ -69,12 +69,7 @@ void SlabLiveBook::Sum::Add(const SlabLiveSite& site) {
   }
 }
 
-void SlabLiveBook::RefreshNames(const KernelFacts& facts) {
-  if (names_.size() >= kMaxNames) names_.clear();
-  if (facts.symbols == nullptr || !facts.symbols->available()) return;
-  const std::uint64_t version = facts.symbols->Refresh();
-  if (version == symbols_version_) return;
-  symbols_version_ = version;
+void SlabLiveBook::ForgetNames() {
   names_.clear();
   ledger_.ForgetKeys();
 }
@@ -109,7 +104,7 @@ TableEntry SlabLiveBook::Weigh(const SlabLiveSite& site, std::uint64_t elapsed_m
 
 void SlabLiveBook::Export(const SlabTables& tables, const State& state, const KernelFacts& facts,
                           Families& out) {
-  RefreshNames(facts);
+  if (names_.size() >= kMaxNames) ForgetNames();
   const std::uint64_t elapsed_ns = state.taken_at_ns - std::min(last_ns_, state.taken_at_ns);
   // Of the first look nobody knows the time; it is to weigh, too.
   const std::uint64_t elapsed_ms =

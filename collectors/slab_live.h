@@ -46,6 +46,8 @@ class SlabLiveBook {
   void Export(const SlabTables& tables, const State& state, const KernelFacts& facts,
               Families& out);
   [[nodiscard]] std::size_t folded() const { return ledger_.folded(); }
+  // Forgets which call site is in which function.
+  void ForgetNames();
 
  private:
   struct Sum {
@@ -63,7 +65,6 @@ class SlabLiveBook {
 
   [[nodiscard]] const std::optional<Ledger::Name>& NameOf(std::uint64_t call_site,
                                                           const KernelFacts& facts);
-  void RefreshNames(const KernelFacts& facts);
   TableEntry Weigh(const SlabLiveSite& site, std::uint64_t elapsed_ms);
   void Exclude(std::uint64_t call_site);
   void ExportGauges(const std::map<Ledger::Name, Sum>& shown, const Sum& other,
@@ -75,7 +76,6 @@ class SlabLiveBook {
   Ledger ledger_;
   std::unordered_map<std::uint64_t, std::optional<Ledger::Name>> names_;
   std::unordered_map<std::uint32_t, Account> accounts_;  // by the site's place
-  std::uint64_t symbols_version_ = 0;
   std::uint64_t last_ns_ = 0;
 
   // From those who know names to the thread that knows addresses.
