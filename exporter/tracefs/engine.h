@@ -77,7 +77,7 @@ class TracefsEngine : public EventSource {
   int sleep_ms_;
   std::vector<pollfd> poll_fds_;  // the wake-up first
   bool woken_by_buffer_ = false;
-  int spurious_wakeups_ = 0;  // in a row
+  int spurious_wakeups_ = 0;         // in a row
   std::uint64_t last_begin_ns_ = 0;  // of the last drain, which ended at
   std::uint64_t last_drain_ns_ = 0;
   std::uint64_t last_look_ns_ = 0;
