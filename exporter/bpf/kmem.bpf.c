@@ -144,9 +144,10 @@ static __always_inline void follow_alloc(struct kmem_bpf_mark* mark, struct kmem
       .call_site = event->call_site, .bytes = event->bytes_alloc, .time_ns = bpf_ktime_get_ns()};
   const int left_out =
       kmem_left_out_sites && bpf_map_lookup_elem(&kmem_left_out, &object.call_site);
-  /* One look at the map where, as almost always, there is nothing. */
-  const long error =
-      left_out ? -EEXIST : bpf_map_update_elem(&kmem_live, &ptr, &object, BPF_NOEXIST);
+  /* One look at the map where, as almost always, there is nothing. An int: before 6.4 the kernel
+   * leaves the upper half of what a map's functions return undefined (struct bpf_map_ops). */
+  const int error =
+      left_out ? -EEXIST : (int)bpf_map_update_elem(&kmem_live, &ptr, &object, BPF_NOEXIST);
   if (error == -EEXIST) {
     struct kmem_bpf_live* const known = bpf_map_lookup_elem(&kmem_live, &ptr);
     if (known) {
@@ -170,7 +171,8 @@ static __always_inline void follow_free(struct kmem_bpf_mark* mark, uint64_t add
   if (!kmem_wanted_live || address <= SLAB_ZERO_SIZE_PTR) return;
   const uint64_t ptr = as_number(mark, address);
   if (kmem_hash(ptr) > kmem_live_most_hash) return;
-  if (bpf_map_delete_elem(&kmem_live, &ptr) == -EBUSY) mark->live_dropped[SLAB_LIVE_BUSY]++;
+  const int error = (int)bpf_map_delete_elem(&kmem_live, &ptr);
+  if (error == -EBUSY) mark->live_dropped[SLAB_LIVE_BUSY]++;
 }
 
 #define FOLLOW_ALLOC(tracepoint, event) \
