@@ -24,8 +24,8 @@ std::string_view ReasonOf(std::uint64_t left_out) {
 
 }  // namespace
 
-SlabLiveBook::SlabLiveBook(const SlabLiveOptions& options, std::size_t max_series)
-    : options_(options),
+SlabLiveBook::SlabLiveBook(SlabLiveOptions options, std::size_t max_series)
+    : options_(std::move(options)),
       max_series_(max_series),
       ledger_({.max_series = max_series, .weight = &Weight}) {}
 

@@ -29,7 +29,7 @@ struct SlabLiveOptions {
 
 class SlabLiveBook {
  public:
-  SlabLiveBook(const SlabLiveOptions& options, std::size_t max_series);
+  SlabLiveBook(SlabLiveOptions options, std::size_t max_series);
 
   [[nodiscard]] bool enabled() const { return options_.enabled; }
   // The memory of a table, 0 if there is none; it is made in zeros.

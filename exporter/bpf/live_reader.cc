@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <utility>
 
 namespace kmem {
 namespace {
@@ -19,11 +20,11 @@ std::uint64_t NowNs() {
 
 }  // namespace
 
-LiveReader::LiveReader(int live_map, int left_out_map, const SlabLiveOptions& options,
+LiveReader::LiveReader(int live_map, int left_out_map, SlabLiveOptions options,
                        const Symbols* symbols)
     : live_map_(live_map),
       left_out_map_(left_out_map),
-      options_(options),
+      options_(std::move(options)),
       symbols_(symbols),
       keys_(kBatch),
       objects_(kBatch) {}

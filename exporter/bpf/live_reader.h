@@ -19,8 +19,7 @@ namespace kmem {
 class LiveReader {
  public:
   // The maps kmem_live and kmem_left_out; both outlive this. `symbols`: what functions are called.
-  LiveReader(int live_map, int left_out_map, const SlabLiveOptions& options,
-             const Symbols* symbols);
+  LiveReader(int live_map, int left_out_map, SlabLiveOptions options, const Symbols* symbols);
 
   // Reads the map if that is due: reading it is to take one part in twenty of the time at most,
   // since it holds up a scrape, and the programs a little. `dropped` is by now; `tables` are the
