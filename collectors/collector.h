@@ -81,6 +81,8 @@ class Tallies {
   // CLOCK_MONOTONIC; both empty for a collector that has none.
   std::vector<std::byte> common;
   std::uint64_t taken_at_ns = 0;
+  // Whether every event of the collector's tracepoints is in the tallies, as far as is known.
+  bool whole = true;
 
   [[nodiscard]] std::uint32_t cpus() const { return cpus_; }
   [[nodiscard]] std::size_t stride() const { return stride_; }
@@ -131,11 +133,11 @@ class TraceCollector {
   // collector has none. Handlers get it as kmem_context::common. It starts as zeros.
   [[nodiscard]] virtual std::size_t common_bytes() const { return 0; }
   virtual void InitCommon(std::byte* /*common*/) const {}
-  // Counts what has waited for the events of other CPUs: every event of every CPU before `now_ns`
-  // (the trace's clock) has been handled. Called by the thread that calls the handlers, each time
-  // that it has read all CPUs' events.
+  // Counts what has waited for the events of other CPUs, and does what is due by `now_ns`: every
+  // event before `settled_ns`, of whatever CPU, has been handled (both by the trace's clock).
+  // Called by the thread that calls the handlers, each time that it has read all CPUs' events.
   virtual void SettleCommon(std::byte* /*common*/, Tallies& /*tallies*/,
-                            std::uint64_t /*now_ns*/) const {}
+                            std::uint64_t /*settled_ns*/, std::uint64_t /*now_ns*/) const {}
   // Forgets what waits for events that belong to it, or to be settled. Called, by the same thread,
   // when events have passed unseen: what comes next belongs to nothing before.
   virtual void Forget(std::byte* /*common*/) const {}

@@ -157,8 +157,9 @@ void PageCollector::InitCommon(std::byte* common) const {
   InitPageCross(options_.cross_cpu, *reinterpret_cast<page_cross_common*>(common));
 }
 
-void PageCollector::SettleCommon(std::byte* common, Tallies& tallies, std::uint64_t now_ns) const {
-  SettlePageCross(*reinterpret_cast<page_cross_common*>(common), tallies, now_ns);
+void PageCollector::SettleCommon(std::byte* common, Tallies& tallies, std::uint64_t settled_ns,
+                                 std::uint64_t /*now_ns*/) const {
+  SettlePageCross(*reinterpret_cast<page_cross_common*>(common), tallies, settled_ns);
 }
 
 void PageCollector::Forget(std::byte* common) const {

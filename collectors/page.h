@@ -23,7 +23,8 @@ class PageCollector : public TraceCollector {
   void Init(std::byte* tally, const KernelFacts& facts, std::uint32_t cpu) const override;
   [[nodiscard]] std::size_t common_bytes() const override;
   void InitCommon(std::byte* common) const override;
-  void SettleCommon(std::byte* common, Tallies& tallies, std::uint64_t now_ns) const override;
+  void SettleCommon(std::byte* common, Tallies& tallies, std::uint64_t settled_ns,
+                    std::uint64_t now_ns) const override;
   void Forget(std::byte* common) const override;
   [[nodiscard]] std::size_t read_bytes() const override { return 0; }  // all is in the tallies
   void Export(const Tallies& tallies, const KernelFacts& facts, Families& out) const override;

@@ -29,12 +29,13 @@ using AllocCache = OptionalText<"name", &slab_alloc_event::cache>;
 using FreeCache = OptionalText<"name", &slab_free_event::cache>;
 
 constexpr std::array kEvents{
+    // Frees first, as they are enabled: no allocation is seen whose free is not.
+    kFree<"kfree", slab_count_kfree>,
+    kFree<"kmem_cache_free", slab_count_kmem_cache_free, FreeCache>,
     kAlloc<"kmalloc", slab_count_kmalloc>,
     kAlloc<"kmalloc_node", slab_count_kmalloc_node>,
-    kFree<"kfree", slab_count_kfree>,
     kAlloc<"kmem_cache_alloc", slab_count_kmem_cache_alloc, AllocCache>,
     kAlloc<"kmem_cache_alloc_node", slab_count_kmem_cache_alloc_node, AllocCache>,
-    kFree<"kmem_cache_free", slab_count_kmem_cache_free, FreeCache>,
 };
 
 constexpr std::array<double, SLAB_SIZE_BUCKETS - 1> kSizeBounds{
@@ -87,34 +88,55 @@ SlabCollector::SlabCollector(const SlabOptions& options)
       sites_({.max_series = options.callsites.max_series,
               .weight = &SiteWeight,
               .merge_last = &MergeSizes}),
-      caches_({.max_series = options.caches.max_series, .weight = &CacheWeight}) {}
+      caches_({.max_series = options.caches.max_series, .weight = &CacheWeight}),
+      live_(options.live, options.callsites.max_series) {}
 
 std::span<const EventSpec> SlabCollector::events() const { return kEvents; }
 
 std::size_t SlabCollector::common_bytes() const {
-  return options_.callsites.enabled || options_.caches.enabled ? sizeof(slab_common) : 0;
+  const bool wanted = options_.callsites.enabled || options_.caches.enabled || live_.enabled();
+  return wanted ? sizeof(slab_common) + live_.table_bytes() : 0;
 }
 
 void SlabCollector::InitCommon(std::byte* common) const {
+  static_assert(sizeof(slab_common) % alignof(slab_live) == 0);
   auto& slab = *reinterpret_cast<slab_common*>(common);
   slab.sites_wanted = options_.callsites.enabled ? 1 : 0;
   slab.caches_wanted = options_.caches.enabled ? 1 : 0;
+  if (live_.enabled()) slab.live = live_.InitTable(common + sizeof slab);
+}
+
+void SlabCollector::SettleCommon(std::byte* common, Tallies& /*tallies*/, std::uint64_t settled_ns,
+                                 std::uint64_t now_ns) const {
+  slab_live* const live = reinterpret_cast<slab_common*>(common)->live;
+  if (live != nullptr) live_.Settle(*live, settled_ns, now_ns);
+}
+
+std::size_t SlabCollector::read_bytes() const {
+  return SitesBytes(SLAB_SITE_SLOTS) + CachesBytes(SLAB_CACHE_SLOTS) +
+         (live_.enabled() ? LiveBytes(SLAB_LIVE_SITES + 1) : 0);
 }
 
 void SlabCollector::ReadCommon(const std::byte* common, std::vector<std::byte>& out) const {
   const auto& slab = *reinterpret_cast<const slab_common*>(common);
   AppendSites(slab.sites, 0, out);
   AppendCaches(slab.caches, slab.cache_names, 0, out);
+  if (slab.live != nullptr) AppendLive(*slab.live, out);
 }
 
 std::vector<std::uint64_t> SlabCollector::Addresses(std::span<const std::byte> common) const {
   std::vector<std::uint64_t> addresses;
-  for (const TableEntry& site : ParseSlabTables(common).sites) addresses.push_back(site.slot.key);
+  const SlabTables tables = ParseSlabTables(common);
+  for (const TableEntry& site : tables.sites) addresses.push_back(site.slot.key);
+  for (const SlabLiveSite& site : tables.live_sites) addresses.push_back(site.call_site);
   return addresses;
 }
 
 void SlabCollector::Export(const Tallies& tallies, const KernelFacts& facts, Families& out) const {
-  auto sum = MergeCpus<slab_tally>(tallies);
+  Snapshot snapshot{.sum = MergeCpus<slab_tally>(tallies),
+                    .tables = ParseSlabTables(tallies.common),
+                    .taken_at_ns = tallies.taken_at_ns};
+  slab_tally& sum = snapshot.sum;
   AddWords(sum.kmalloc, sum.kmalloc_node);
   AddWords(sum.kmem_cache_alloc, sum.kmem_cache_alloc_node);
   const std::array<AllocatorCounts, 2> allocators{{
@@ -163,12 +185,23 @@ void SlabCollector::Export(const Tallies& tallies, const KernelFacts& facts, Fam
 
   AddWords(sum.kmalloc_classes, sum.kmalloc_node_classes);
   const std::scoped_lock lock(mutex_);
-  if (options_.callsites.enabled) ExportSites(sum, tallies, facts, out);
+  const bool available = facts.symbols != nullptr && facts.symbols->available();
+  if (wants_symbols() && available) RefreshNames(*facts.symbols);
+  if (options_.callsites.enabled) ExportSites(snapshot, facts, out);
   if (options_.caches.enabled) {
-    ExportCaches(sum, tallies, facts, out);
+    ExportCaches(snapshot, facts, out);
     ExportClasses(sum, out);
   }
   if (common_bytes() == 0) return;
+  if (live_.enabled()) {
+    live_.Export(snapshot.tables, {snapshot.taken_at_ns, tallies.whole}, facts, out);
+  }
+  if (wants_symbols()) {
+    FamilyBuilder(out, FamilyBuilder::Type::Gauge, "kmem_exporter_symbols_available",
+                  "Whether the names of the kernel's functions can be read. 0: the call sites' "
+                  "families show only \"other\".")
+        .Add({}, available ? 1 : 0);
+  }
   FamilyBuilder folded(out, FamilyBuilder::Type::Gauge, "kmem_exporter_series_folded",
                        "Names seen in the last hour that have no series of their own and are in "
                        "\"other\".");
@@ -178,6 +211,16 @@ void SlabCollector::Export(const Tallies& tallies, const KernelFacts& facts, Fam
   if (options_.caches.enabled) {
     folded.Add({{"family", "kmem_slab_cache"}}, static_cast<double>(caches_.ledger.folded()));
   }
+  if (live_.enabled()) {
+    folded.Add({{"family", "kmem_slab_callsite_live"}}, static_cast<double>(live_.folded()));
+  }
+}
+
+void SlabCollector::RefreshNames(Symbols& symbols) const {
+  const std::uint64_t version = symbols.Refresh();
+  if (version == std::exchange(symbols_version_, version)) return;
+  sites_.ledger.ForgetKeys();
+  live_.ForgetNames();
 }
 
 std::uint64_t SlabCollector::Book::Other(std::size_t value, std::uint64_t total) {
@@ -186,13 +229,11 @@ std::uint64_t SlabCollector::Book::Other(std::size_t value, std::uint64_t total)
   return other.at(value);
 }
 
-void SlabCollector::ExportSites(const slab_tally& sum, const Tallies& tallies,
-                                const KernelFacts& facts, Families& out) const {
+void SlabCollector::ExportSites(const Snapshot& snapshot, const KernelFacts& facts,
+                                Families& out) const {
   const bool available = facts.symbols != nullptr && facts.symbols->available();
-  const std::uint64_t version = available ? facts.symbols->Refresh() : symbols_version_;
-  if (version != std::exchange(symbols_version_, version)) sites_.ledger.ForgetKeys();
   sites_.ledger.Absorb(
-      tallies.taken_at_ns, ParseSlabTables(tallies.common).sites,
+      snapshot.taken_at_ns, snapshot.tables.sites,
       [&](const TableEntry& entry) -> std::optional<Ledger::Name> {
         if (!available) return std::nullopt;
         auto symbol = facts.symbols->Find(entry.slot.key);
@@ -209,8 +250,8 @@ void SlabCollector::ExportSites(const slab_tally& sum, const Tallies& tallies,
     }
     family.Add({{"call_site", kOther}, {"module", ""}}, Rounded(other));
   };
-  const slab_alloc_counts& kmalloc = sum.kmalloc.alloc;
-  const slab_alloc_counts& cache = sum.kmem_cache_alloc;
+  const slab_alloc_counts& kmalloc = snapshot.sum.kmalloc.alloc;
+  const slab_alloc_counts& cache = snapshot.sum.kmem_cache_alloc;
   const std::uint64_t other_requested =
       sites_.Other(SLAB_SITE_REQUESTED, kmalloc.requested_bytes + cache.requested_bytes);
   const std::uint64_t other_unrequested =
@@ -243,20 +284,16 @@ void SlabCollector::ExportSites(const slab_tally& sum, const Tallies& tallies,
   gauge("kmem_slab_callsite_fixed_size_bytes",
         "The one size that the function has always asked for; 0 if it has asked for several.",
         &FixedSize);
-  FamilyBuilder(out, FamilyBuilder::Type::Gauge, "kmem_exporter_symbols_available",
-                "Whether the names of the kernel's functions can be read. 0: the call sites' "
-                "families show only \"other\".")
-      .Add({}, available ? 1 : 0);
 }
 
-void SlabCollector::ExportCaches(const slab_tally& sum, const Tallies& tallies,
-                                 const KernelFacts& facts, Families& out) const {
-  const SlabTables tables = ParseSlabTables(tallies.common);
+void SlabCollector::ExportCaches(const Snapshot& snapshot, const KernelFacts& facts,
+                                 Families& out) const {
+  const SlabTables& tables = snapshot.tables;
   std::vector<TableEntry> entries;
   entries.reserve(tables.caches.size());
   for (const SlabCacheEntry& cache : tables.caches) entries.push_back(cache.entry);
   caches_.ledger.ForgetKeys();  // a key may be an address, which another cache may have by now
-  caches_.ledger.Absorb(tallies.taken_at_ns, entries, [&](const TableEntry& entry) {
+  caches_.ledger.Absorb(snapshot.taken_at_ns, entries, [&](const TableEntry& entry) {
     const auto at =
         std::ranges::lower_bound(tables.caches, entry.place, {},
                                  [](const SlabCacheEntry& cache) { return cache.entry.place; });
@@ -273,7 +310,7 @@ void SlabCollector::ExportCaches(const slab_tally& sum, const Tallies& tallies,
     }
     family.Add({{"cache", kOther}}, Rounded(caches_.Other(value, total)));
   };
-  const slab_alloc_counts& alloc = sum.kmem_cache_alloc;
+  const slab_alloc_counts& alloc = snapshot.sum.kmem_cache_alloc;
   if (facts.cache_allocs_named) {
     counter("kmem_slab_cache_allocations_total",
             "Objects allocated from the cache by kmem_cache_alloc. \"other\": all caches that have "
@@ -287,7 +324,7 @@ void SlabCollector::ExportCaches(const slab_tally& sum, const Tallies& tallies,
     counter("kmem_slab_cache_frees_total",
             "Objects freed to the cache by kmem_cache_free. Those freed by kfree are not in it. "
             "Absent where the kernel does not say which cache it was.",
-            SLAB_CACHE_FREES, sum.kmem_cache_free);
+            SLAB_CACHE_FREES, snapshot.sum.kmem_cache_free);
   }
 }
 

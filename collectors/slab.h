@@ -7,6 +7,8 @@
 
 #include "collectors/collector.h"
 #include "collectors/ledger.h"
+#include "collectors/slab_live.h"
+#include "collectors/slab_tables.h"
 #include "collectors/slab_tally.h"
 
 namespace kmem {
@@ -19,6 +21,7 @@ struct SlabOptions {
   };
   Names callsites;
   Names caches;
+  SlabLiveOptions live;
   bool operator==(const SlabOptions&) const = default;
 };
 
@@ -31,8 +34,13 @@ class SlabCollector : public TraceCollector {
   [[nodiscard]] std::size_t tally_bytes() const override { return sizeof(slab_tally); }
   [[nodiscard]] std::size_t common_bytes() const override;
   void InitCommon(std::byte* common) const override;
+  void SettleCommon(std::byte* common, Tallies& tallies, std::uint64_t settled_ns,
+                    std::uint64_t now_ns) const override;
+  [[nodiscard]] std::size_t read_bytes() const override;
   void ReadCommon(const std::byte* common, std::vector<std::byte>& out) const override;
-  [[nodiscard]] bool wants_symbols() const override { return options_.callsites.enabled; }
+  [[nodiscard]] bool wants_symbols() const override {
+    return options_.callsites.enabled || options_.live.enabled;
+  }
   [[nodiscard]] std::vector<std::uint64_t> Addresses(
       std::span<const std::byte> common) const override;
   void Export(const Tallies& tallies, const KernelFacts& facts, Families& out) const override;
@@ -47,16 +55,21 @@ class SlabCollector : public TraceCollector {
     Ledger ledger;
     Ledger::Values other{};
   };
-  void ExportSites(const slab_tally& sum, const Tallies& tallies, const KernelFacts& facts,
-                   Families& out) const;
-  void ExportCaches(const slab_tally& sum, const Tallies& tallies, const KernelFacts& facts,
-                    Families& out) const;
+  void RefreshNames(Symbols& symbols) const;
+  struct Snapshot {
+    slab_tally sum;  // of all CPUs and, of each allocator, its tracepoints
+    SlabTables tables;
+    std::uint64_t taken_at_ns;
+  };
+  void ExportSites(const Snapshot& snapshot, const KernelFacts& facts, Families& out) const;
+  void ExportCaches(const Snapshot& snapshot, const KernelFacts& facts, Families& out) const;
   void ExportClasses(const slab_tally& sum, Families& out) const;
 
   SlabOptions options_;
   mutable std::mutex mutex_;  // of all below
   mutable Book sites_;
   mutable Book caches_;
+  mutable SlabLiveBook live_;
   mutable std::uint64_t symbols_version_ = 0;
 };
 

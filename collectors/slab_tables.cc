@@ -7,7 +7,7 @@
 namespace kmem {
 namespace {
 
-enum class Kind : std::uint32_t { kSite = 1, kCache = 2 };
+enum class Kind : std::uint32_t { kSite = 1, kCache = 2, kLiveTotals = 3, kLiveSite = 4 };
 
 template <class Value>
 void Append(const Value& value, std::vector<std::byte>& out) {
@@ -75,13 +75,60 @@ void AppendCaches(std::span<const kmem_slot> slots, SlabCacheNames names, std::u
   }
 }
 
+void AppendLive(const slab_live& live, std::vector<std::byte>& out) {
+  SlabLiveTotals totals{};
+  std::ranges::copy(live.dropped, totals.dropped.begin());
+  Append(Kind::kLiveTotals, out);
+  Append(totals, out);
+  for (std::uint32_t place = 0; place < std::size(live.sites); ++place) {
+    const slab_live_site& from = live.sites[place];
+    if (from.objects == 0 && from.left_out == SLAB_LIVE_SHOWN) continue;
+    SlabLiveSite site{.place = place,
+                      .generation = from.generation,
+                      .call_site = from.call_site,
+                      .objects = from.objects,
+                      .bytes = {},
+                      .left_out = from.left_out};
+    std::ranges::copy(from.bytes, site.bytes.begin());
+    Append(Kind::kLiveSite, out);
+    Append(site, out);
+  }
+}
+
+void AppendLive(const SlabLiveTotals& totals, std::span<const SlabLiveSite> sites,
+                std::vector<std::byte>& out) {
+  Append(Kind::kLiveTotals, out);
+  Append(totals, out);
+  for (const SlabLiveSite& site : sites) {
+    Append(Kind::kLiveSite, out);
+    Append(site, out);
+  }
+}
+
+std::size_t LiveBytes(std::size_t sites) {
+  return sizeof(Kind) + sizeof(SlabLiveTotals) + sites * (sizeof(Kind) + sizeof(SlabLiveSite));
+}
+std::size_t SitesBytes(std::size_t slots) { return slots * (sizeof(Kind) + sizeof(TableEntry)); }
+std::size_t CachesBytes(std::size_t slots) {
+  return slots * (sizeof(Kind) + sizeof(SlabCacheEntry));
+}
+
 SlabTables ParseSlabTables(std::span<const std::byte> bytes) {
   SlabTables tables;
   while (!bytes.empty()) {
-    if (Take<Kind>(bytes) == Kind::kSite) {
-      tables.sites.push_back(Take<TableEntry>(bytes));
-    } else {
-      tables.caches.push_back(Take<SlabCacheEntry>(bytes));
+    switch (Take<Kind>(bytes)) {
+      case Kind::kSite:
+        tables.sites.push_back(Take<TableEntry>(bytes));
+        break;
+      case Kind::kCache:
+        tables.caches.push_back(Take<SlabCacheEntry>(bytes));
+        break;
+      case Kind::kLiveTotals:
+        tables.live = Take<SlabLiveTotals>(bytes);
+        break;
+      case Kind::kLiveSite:
+        tables.live_sites.push_back(Take<SlabLiveSite>(bytes));
+        break;
     }
   }
   return tables;

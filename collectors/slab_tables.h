@@ -5,6 +5,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -27,10 +28,33 @@ using SlabCacheNames = std::span<const char[SLAB_CACHE_NAME_BYTES]>;  // NOLINT:
 void AppendCaches(std::span<const kmem_slot> slots, SlabCacheNames names, std::uint32_t first_place,
                   std::vector<std::byte>& out);
 
+// What the objects that are alive say of one call site.
+struct SlabLiveSite {
+  std::uint32_t place;       // among all sites of the table
+  std::uint32_t generation;  // another one: the place has another owner
+  std::uint64_t call_site;
+  std::uint64_t objects;
+  std::array<std::uint64_t, SLAB_LIVE_AGES> bytes;  // by age
+  std::uint64_t left_out;                           // SLAB_LIVE_SHOWN, or why not
+};
+struct SlabLiveTotals {
+  std::array<std::uint64_t, SLAB_LIVE_REASONS> dropped;
+};
+// Append them. For the thread that owns `live`.
+void AppendLive(const slab_live& live, std::vector<std::byte>& out);
+void AppendLive(const SlabLiveTotals& totals, std::span<const SlabLiveSite> sites,
+                std::vector<std::byte>& out);
+// The most that one of them appends for so many sites, in bytes; and the other two.
+std::size_t LiveBytes(std::size_t sites);
+std::size_t SitesBytes(std::size_t slots);
+std::size_t CachesBytes(std::size_t slots);
+
 // What was appended.
 struct SlabTables {
   std::vector<TableEntry> sites;
   std::vector<SlabCacheEntry> caches;
+  std::optional<SlabLiveTotals> live;
+  std::vector<SlabLiveSite> live_sites;
 };
 SlabTables ParseSlabTables(std::span<const std::byte> bytes);
 

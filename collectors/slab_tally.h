@@ -7,6 +7,7 @@
  */
 #pragma once
 
+#include "collectors/slab_live_tally.h"
 #include "collectors/table_tally.h"
 
 enum {
@@ -79,6 +80,7 @@ enum { SLAB_CACHE_ALLOCATIONS, SLAB_CACHE_ALLOCATED_BYTES, SLAB_CACHE_FREES };
 struct slab_common {
   uint64_t sites_wanted;
   uint64_t caches_wanted;
+  struct slab_live* live; /* NULL: not wanted */
   struct kmem_slot sites[SLAB_SITE_SLOTS];
   struct kmem_slot caches[SLAB_CACHE_SLOTS];
   char cache_names[SLAB_CACHE_SLOTS][SLAB_CACHE_NAME_BYTES];
@@ -193,6 +195,17 @@ KMEM_INLINE struct slab_common* slab_common_of(const struct kmem_context* contex
   return context ? (struct slab_common*)context->common : 0;
 }
 
+KMEM_INLINE void slab_follow_alloc(struct slab_common* common, const struct slab_alloc_event* event,
+                                   const struct kmem_context* context) {
+  if (!common->live || event->ptr == 0) return;
+  slab_live_alloc(common->live, event->ptr, event->call_site, event->bytes_alloc, context->time_ns);
+}
+
+KMEM_INLINE void slab_follow_free(struct slab_common* common, const struct slab_free_event* event,
+                                  const struct kmem_context* context) {
+  if (common->live) slab_live_free(common->live, event->ptr, context->time_ns);
+}
+
 KMEM_INLINE enum kmem_verdict slab_count_kmalloc_event(struct slab_kmalloc_counts* counts,
                                                        struct slab_class_counts* classes,
                                                        const struct slab_alloc_event* event,
@@ -202,6 +215,7 @@ KMEM_INLINE enum kmem_verdict slab_count_kmalloc_event(struct slab_kmalloc_count
   if (verdict != KMEM_COUNTED || !common) return verdict;
   if (common->sites_wanted) slab_count_site(common->sites, SLAB_SITE_SLOTS, event);
   if (common->caches_wanted) slab_count_class(classes, event);
+  slab_follow_alloc(common, event, context);
   return verdict;
 }
 
@@ -219,6 +233,7 @@ KMEM_INLINE enum kmem_verdict slab_count_cache_alloc_event(struct slab_alloc_cou
       slot->values[SLAB_CACHE_ALLOCATED_BYTES] += event->bytes_alloc;
     }
   }
+  slab_follow_alloc(common, event, context);
   return verdict;
 }
 
@@ -250,8 +265,10 @@ KMEM_INLINE enum kmem_verdict slab_count_kmem_cache_alloc_node(struct slab_tally
 KMEM_INLINE enum kmem_verdict slab_count_kfree(struct slab_tally* tally,
                                                const struct slab_free_event* event,
                                                const struct kmem_context* context) {
-  (void)context;
-  if (event->ptr > SLAB_ZERO_SIZE_PTR) tally->kfree++;
+  if (event->ptr <= SLAB_ZERO_SIZE_PTR) return KMEM_COUNTED;
+  tally->kfree++;
+  struct slab_common* const common = slab_common_of(context);
+  if (common) slab_follow_free(common, event, context);
   return KMEM_COUNTED;
 }
 
@@ -261,9 +278,11 @@ KMEM_INLINE enum kmem_verdict slab_count_kmem_cache_free(struct slab_tally* tall
   if (event->ptr <= SLAB_ZERO_SIZE_PTR) return KMEM_COUNTED;
   tally->kmem_cache_free++;
   struct slab_common* const common = slab_common_of(context);
-  if (common && common->caches_wanted && event->cache.text) {
+  if (!common) return KMEM_COUNTED;
+  if (common->caches_wanted && event->cache.text) {
     struct kmem_slot* const slot = slab_cache_of(common, &event->cache);
     if (slot) slot->values[SLAB_CACHE_FREES]++;
   }
+  slab_follow_free(common, event, context);
   return KMEM_COUNTED;
 }

@@ -44,6 +44,10 @@ bool HasOnly(std::string_view text, std::size_t max_size, bool (*ok)(char)) {
   return !text.empty() && text.size() <= max_size && std::all_of(text.begin(), text.end(), ok);
 }
 
+bool IsFunction(std::string_view text) {  // KSYM_NAME_LEN in include/linux/kallsyms.h, from 6.1
+  return HasOnly(text, 512, [](char c) { return c > ' ' && c < '\x7f'; });
+}
+
 bool IsEvent(std::string_view text) {
   return HasOnly(text, 64, [](char c) { return (IsAlnum(c) && (c < 'A' || c > 'Z')) || c == '_'; });
 }
@@ -134,6 +138,15 @@ constexpr auto kRows = std::to_array<ConfigRow>({
      "Count slab allocations by cache, where the kernel names it, and kmalloc by size class"},
     {"collectors.slab.caches.max_series", [](Config& c) -> ConfigTarget { return &c.collectors.slab_options.caches.max_series; },
      {.min = 1, .max = 10000}, "Caches that have series of their own; the rest is in cache=\"other\""},
+    {"collectors.slab.live.enabled", [](Config& c) -> ConfigTarget { return &c.collectors.slab_options.live.enabled; }, {},
+     "Pair slab allocations with their frees: what is alive, by function and age"},
+    {"collectors.slab.live.sample_one_in", [](Config& c) -> ConfigTarget { return &c.collectors.slab_options.live.sample_one_in; },
+     {.min = 1, .max = 1024}, "Follow one object in so many, chosen by its pointer, and scale the gauges up"},
+    {"collectors.slab.live.max_objects", [](Config& c) -> ConfigTarget { return &c.collectors.slab_options.live.max_objects; },
+     {.min = 1024, .max = 16777216}, "Places in the table of live objects, rounded up to a power of two; some nine tenths of them can be in use"},
+    {"collectors.slab.live.exclude_call_sites", [](Config& c) -> ConfigTarget { return &c.collectors.slab_options.live.exclude_call_sites; },
+     {.max = 1024, .ok = IsFunction, .words = "names of kernel functions (1 to 512 printable characters)"},
+     "Functions whose objects are not followed, because they are freed without an event"},
     {"collectors.page.enabled", [](Config& c) -> ConfigTarget { return &c.collectors.page; }, {},
      "Collector of page allocations"},
     {"collectors.page.cross_cpu.enabled", [](Config& c) -> ConfigTarget { return &c.collectors.page_options.cross_cpu.enabled; }, {},

@@ -28,6 +28,21 @@ bool AllEnabled(const TraceCollector& collector, const EventState& state) {
   });
 }
 
+// Whether no event of the collector's tracepoints can have been lost.
+bool IsWhole(const TraceCollector& collector, const EventState& state) {
+  const auto any = [](const auto& counts) {
+    return std::ranges::any_of(counts, [](std::uint64_t count) { return count != 0; });
+  };
+  if (any(state.record_errors) || any(state.interference) || !AllEnabled(collector, state)) {
+    return false;
+  }
+  if (std::ranges::any_of(state.cpus, any, &CpuCounts::lost)) return false;
+  return std::ranges::none_of(state.tracepoints, [&](const TracepointState& tracepoint) {
+    return tracepoint.skipped != 0 &&
+           std::ranges::count(collector.events(), tracepoint.name, &EventSpec::name) != 0;
+  });
+}
+
 std::string EscapeHtml(std::string_view text) {
   std::string escaped;
   for (const char c : text) {
@@ -96,9 +111,10 @@ void Scraper::ScrapeTraced(const Tracing::Status& status, Results& results, Fami
     return;
   }
   const KernelFacts& facts = status.source->facts();
-  const EventState state = status.source->Snapshot();
+  EventState state = status.source->Snapshot();
   AppendTracepointMetrics(state, out);
   for (std::size_t i = 0; i < trace_collectors_.size(); ++i) {
+    state.tallies[i].whole = IsWhole(*trace_collectors_[i], state);
     const auto begin = Clock::now();
     trace_collectors_[i]->Export(state.tallies[i], facts, out);
     CollectorResult& result = results[std::string(trace_collectors_[i]->name())];

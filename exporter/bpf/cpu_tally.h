@@ -54,7 +54,8 @@ struct kmem_bpf_mark {
   uint64_t sequence; /* odd: it is at work. Twice the events that it has finished */
   uint64_t skipped;  /* events that came while it was at work: counted nowhere else */
   uint64_t implausible;
-  uint64_t address; /* of the event's cache; nobody else's business */
+  uint64_t address; /* of the event's cache or object; nobody else's business */
+  uint64_t live_dropped[SLAB_LIVE_REASONS];
 };
 
 /* Places of each program's tables: a machine under load has shown about a hundred call sites. */
@@ -72,6 +73,20 @@ struct kmem_bpf_caches {
   char names[KMEM_BPF_CACHE_SLOTS][SLAB_CACHE_NAME_BYTES];
 };
 
+/* An object that is alive, in a hash map by pointer. The programs of one pointer never overlap: a
+ * free's runs before the object is free, an allocation's before its caller has it. */
+struct kmem_bpf_live {
+  uint64_t call_site;
+  uint64_t bytes;
+  uint64_t time_ns;
+};
+
+/* The slab programs' tables of the objects that are followed, by call site: how many were
+ * allocated, and of how many the pointer was allocated anew. */
+enum { KMEM_BPF_LIVE_SLOTS = 512 };
+enum { KMEM_BPF_LIVE_ALLOCATED, KMEM_BPF_LIVE_REUSED };
+enum { KMEM_BPF_LEFT_OUT_SITES = 1024 };
+
 /* What stands last is left out of the map where it is not needed. */
 struct kmem_bpf_cpu {
   struct kmem_bpf_mark marks[KMEM_BPF_MARKS];
@@ -84,4 +99,7 @@ struct kmem_bpf_cpu {
 #define KMEM_BPF_SITES(name) struct kmem_slot name##_sites[KMEM_BPF_SITE_SLOTS];
   KMEM_BPF_SITE_TABLES(KMEM_BPF_SITES)
 #undef KMEM_BPF_SITES
+#define KMEM_BPF_LIVE(name) struct kmem_slot name##_live[KMEM_BPF_LIVE_SLOTS];
+  KMEM_BPF_SITE_TABLES(KMEM_BPF_LIVE)
+#undef KMEM_BPF_LIVE
 } __attribute__((aligned(64))); /* no cache line belongs to two CPUs */

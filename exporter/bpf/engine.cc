@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <bit>
 #include <cerrno>
 #include <charconv>
 #include <chrono>
@@ -98,11 +99,18 @@ BpfEngine::BpfEngine(const Config& config, const TraceCollectors& collectors,
   ChoosePrograms(*kernel, WantedEvents(collectors, config.extra_events));
   CompleteFacts(*kernel, config.paths.tracefs);
   cross_cpu_.enabled = cross_cpu_.enabled && config.collectors.page;
-  if (!config.collectors.slab) slab_.callsites.enabled = slab_.caches.enabled = false;
+  if (!config.collectors.slab) {
+    slab_.callsites.enabled = slab_.caches.enabled = slab_.live.enabled = false;
+  }
   SizeStates();
   Load(log);
   facts_.symbols = ReadSymbols(collectors, proc);
   MapStates(log);
+  if (slab_.live.enabled) {
+    live_ = std::make_unique<LiveReader>(bpf_map__fd(skeleton_->maps.kmem_live),
+                                         bpf_map__fd(skeleton_->maps.kmem_left_out), slab_.live,
+                                         facts_.symbols.get());
+  }
   Attach(log);
 }
 
@@ -179,11 +187,14 @@ void BpfEngine::SizeStates() {
   const bool node_tracepoints = std::ranges::any_of(routes_, [](const Route& route) {
     return route.mark == KMEM_BPF_kmalloc_node && !route.programs.empty();
   });
-  if (!slab_.callsites.enabled) {
+  if (slab_.live.enabled) {
+    cpu_bytes_ = sizeof(kmem_bpf_cpu);  // whose end it is
+  } else if (!slab_.callsites.enabled) {
     cpu_bytes_ = slab_.caches.enabled ? offsetof(kmem_bpf_cpu, kmalloc_sites)
                                       : offsetof(kmem_bpf_cpu, caches_allocated);
-  } else if (!node_tracepoints) {
-    cpu_bytes_ = offsetof(kmem_bpf_cpu, kmalloc_node_sites);
+  } else {
+    cpu_bytes_ = node_tracepoints ? offsetof(kmem_bpf_cpu, kmalloc_live)
+                                  : offsetof(kmem_bpf_cpu, kmalloc_node_sites);
   }
   constexpr std::size_t kLine = alignof(kmem_bpf_cpu);
   cpu_bytes_ = (cpu_bytes_ + kLine - 1) / kLine * kLine;
@@ -229,6 +240,12 @@ int BpfEngine::TryToLoad(std::size_t choice) {
     skeleton_->rodata->kmem_cross_sets = cross_cpu_.sets();
     bpf_map__set_max_entries(skeleton_->maps.kmem_pages, cross_cpu_.sets());
   }
+  skeleton_->rodata->kmem_wanted_live = slab_.live.enabled ? 1 : 0;
+  skeleton_->rodata->kmem_live_most_hash =
+      static_cast<std::uint32_t>(slab_live_most_hash(slab_.live.sample_one_in));
+  if (slab_.live.enabled) {
+    bpf_map__set_max_entries(skeleton_->maps.kmem_live, slab_.live.max_objects);
+  }
   bpf_map__set_max_entries(skeleton_->maps.kmem_cpus, cpus_);
   bpf_map__set_value_size(skeleton_->maps.kmem_cpus, static_cast<std::uint32_t>(cpu_bytes_));
   return -kmem_bpf__load(skeleton_.get());
@@ -245,6 +262,13 @@ void BpfEngine::MapStates(const LibbpfLog& log) {
              [bytes](kmem_bpf_cpu* old) { munmap(old, bytes); }};
   state_.buffer_bytes = bytes;
   if (cross_cpu_.enabled) state_.buffer_bytes += cross_cpu_.sets() * sizeof(page_cross_set);
+  if (slab_.live.enabled) {
+    // An element of a hash map has a head of 48 bytes (struct htab_elem, kernel/bpf/hashtab.c), and
+    // there are as many buckets, of 16 bytes, as elements, rounded up to a power of two.
+    const std::uint64_t most = slab_.live.max_objects;
+    state_.buffer_bytes +=
+        most * (48 + sizeof(std::uint64_t) + sizeof(kmem_bpf_live)) + std::bit_ceil(most) * 16;
+  }
   state_.cpus.resize(cpus_);
   for (CpuCounts& cpu : state_.cpus) cpu.events.resize(routes_.size());
   for (std::size_t i = 0; i < collectors_.size(); ++i) {
@@ -366,6 +390,26 @@ void BpfEngine::ReadSlabTables(Tallies& tallies) {
     }
   }
   skeleton_->data->kmem_round++;
+  if (live_ != nullptr) ReadLive(tallies);
+}
+
+void BpfEngine::ReadLive(Tallies& tallies) {
+  SlabLiveTotals dropped{};
+  std::vector<std::span<const kmem_slot>> tables;
+  for (std::uint32_t number = 0; number < cpus_; ++number) {
+    const kmem_bpf_cpu& cpu = Cpu(number);
+    for (const kmem_bpf_mark& mark : cpu.marks) {
+      for (std::size_t i = 0; i < dropped.dropped.size(); ++i) {
+        dropped.dropped.at(i) += LoadWord(mark.live_dropped[i]);
+      }
+    }
+#define KMEM_BPF_ADD(name) tables.emplace_back(cpu.name##_live);
+    KMEM_BPF_SITE_TABLES(KMEM_BPF_ADD)
+#undef KMEM_BPF_ADD
+  }
+  live_->Read(state_.taken_at_ns, dropped, tables);
+  live_->Append(tallies.common);
+  skeleton_->bss->kmem_left_out_sites = live_->left_out();
 }
 
 void BpfEngine::ReadMarks() {

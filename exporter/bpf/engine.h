@@ -14,6 +14,7 @@
 
 #include "exporter/bpf/companion.h"
 #include "exporter/bpf/failure.h"
+#include "exporter/bpf/live_reader.h"
 #include "exporter/bpf/programs.h"
 #include "exporter/collector_list.h"
 #include "exporter/config.h"
@@ -65,6 +66,7 @@ class BpfEngine : public EventSource {
   EventState ReadState();
   void ReadTallies();
   void ReadSlabTables(Tallies& tallies);
+  void ReadLive(Tallies& tallies);
   void SizeStates();
   void ReadMarks();
 
@@ -84,6 +86,7 @@ class BpfEngine : public EventSource {
   // The map kmem_cpus, as long as it is mapped.
   std::unique_ptr<kmem_bpf_cpu, std::function<void(kmem_bpf_cpu*)>> states_;
   std::vector<Owned<bpf_link>> links_;
+  std::unique_ptr<LiveReader> live_;  // where it is wanted
 
   std::unique_ptr<Companion> companion_;  // where tracefs can be used
   std::size_t companion_collector_ = 0;   // its collector's index in collectors_

@@ -14,6 +14,7 @@
  */
 #include <linux/bpf.h> /* first */
 /**/
+#include <asm-generic/errno-base.h>
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 
@@ -38,6 +39,11 @@ const volatile unsigned char kmem_wanted_caches = 0;
 const volatile uint32_t kmem_cross_one_in = 0;
 const volatile uint64_t kmem_cross_threshold = 0;
 const volatile uint32_t kmem_cross_sets = 0;
+const volatile unsigned char kmem_wanted_live = 0;
+const volatile uint32_t kmem_live_most_hash = 0; /* of the pointers that are followed */
+
+/* The reader's: how many call sites are in kmem_left_out. */
+uint64_t kmem_left_out_sites = 0;
 
 /* The reader's: a new number makes the programs read the caches' names again. */
 uint64_t kmem_round = 1;
@@ -58,6 +64,21 @@ struct {
   __type(key, uint32_t);
   __type(value, struct page_cross_set);
 } kmem_pages SEC(".maps");
+/* Allocated as a whole at the start, since nothing can be allocated where the programs run. */
+struct {
+  __uint(type, BPF_MAP_TYPE_HASH);
+  __uint(max_entries, 1); /* the loader: as configured */
+  __type(key, uint64_t);
+  __type(value, struct kmem_bpf_live);
+} kmem_live SEC(".maps");
+
+/* Call sites whose objects are not followed. */
+struct {
+  __uint(type, BPF_MAP_TYPE_HASH);
+  __uint(max_entries, KMEM_BPF_LEFT_OUT_SITES);
+  __type(key, uint64_t);
+  __type(value, uint64_t);
+} kmem_left_out SEC(".maps");
 
 /* What is read of it, found by CO-RE; mm/slab.h and include/linux/slub_def.h, 5.10 to 6.18. */
 struct kmem_cache {
@@ -112,6 +133,64 @@ static __always_inline struct slab_alloc_event slab_alloc(const uint64_t* args) 
   return event;
 }
 
+/* A pointer as a number: the verifier lets a BTF tracepoint not compute with its pointers. */
+static __always_inline uint64_t as_number(struct kmem_bpf_mark* mark, uint64_t pointer) {
+  *(volatile uint64_t*)&mark->address = pointer;
+  return *(volatile uint64_t*)&mark->address;
+}
+
+static __always_inline void count_live(struct kmem_slot* slots, uint64_t call_site,
+                                       uint32_t value) {
+  struct kmem_place place;
+  kmem_find_place(slots, KMEM_BPF_LIVE_SLOTS, call_site, &place);
+  if (!place.slot) return;
+  if (place.taken) kmem_slot_open(place.slot);
+  place.slot->values[value]++;
+}
+
+static __always_inline void follow_alloc(struct kmem_bpf_mark* mark, struct kmem_slot* slots,
+                                         const struct slab_alloc_event* event) {
+  if (!kmem_wanted_live || event->ptr == 0) return;
+  const uint64_t ptr = as_number(mark, event->ptr);
+  if (kmem_hash(ptr) > kmem_live_most_hash) return;
+  const struct kmem_bpf_live object = {
+      .call_site = event->call_site, .bytes = event->bytes_alloc, .time_ns = bpf_ktime_get_ns()};
+  const int left_out =
+      kmem_left_out_sites && bpf_map_lookup_elem(&kmem_left_out, &object.call_site);
+  /* One look at the map where, as almost always, there is nothing. An int: before 6.4 the kernel
+   * leaves the upper half of what a map's functions return undefined (struct bpf_map_ops). */
+  const int error =
+      left_out ? -EEXIST : (int)bpf_map_update_elem(&kmem_live, &ptr, &object, BPF_NOEXIST);
+  if (error == -EEXIST) {
+    struct kmem_bpf_live* const known = bpf_map_lookup_elem(&kmem_live, &ptr);
+    if (known) {
+      mark->live_dropped[SLAB_LIVE_POINTER_REUSED]++;
+      count_live(slots, known->call_site, KMEM_BPF_LIVE_REUSED);
+      *known = object;
+      if (left_out) bpf_map_delete_elem(&kmem_live, &ptr);
+    }
+  } else if (error) {
+    mark->live_dropped[error == -EBUSY ? SLAB_LIVE_BUSY : SLAB_LIVE_TABLE_FULL]++;
+    return;
+  }
+  if (left_out) {
+    mark->live_dropped[SLAB_LIVE_FREE_UNSEEN]++;
+  } else {
+    count_live(slots, object.call_site, KMEM_BPF_LIVE_ALLOCATED);
+  }
+}
+
+static __always_inline void follow_free(struct kmem_bpf_mark* mark, uint64_t address) {
+  if (!kmem_wanted_live || address <= SLAB_ZERO_SIZE_PTR) return;
+  const uint64_t ptr = as_number(mark, address);
+  if (kmem_hash(ptr) > kmem_live_most_hash) return;
+  const int error = (int)bpf_map_delete_elem(&kmem_live, &ptr);
+  if (error == -EBUSY) mark->live_dropped[SLAB_LIVE_BUSY]++;
+}
+
+#define FOLLOW_ALLOC(tracepoint, event) \
+  follow_alloc(&cpu->marks[KMEM_BPF_##tracepoint], cpu->tracepoint##_live, event)
+
 #define COUNT_KMALLOC(tracepoint)                                                      \
   do {                                                                                 \
     const struct slab_alloc_event event = slab_alloc(args);                            \
@@ -122,6 +201,7 @@ static __always_inline struct slab_alloc_event slab_alloc(const uint64_t* args) 
     if (kmem_wanted_sites) {                                                           \
       slab_count_site(cpu->tracepoint##_sites, KMEM_BPF_SITE_SLOTS, &event);           \
     }                                                                                  \
+    FOLLOW_ALLOC(tracepoint, &event);                                                  \
     return KMEM_COUNTED;                                                               \
   } while (0)
 
@@ -133,6 +213,7 @@ static __always_inline struct slab_alloc_event slab_alloc(const uint64_t* args) 
     if (kmem_wanted_sites) {                                                \
       slab_count_site(cpu->tracepoint##_sites, KMEM_BPF_SITE_SLOTS, event); \
     }                                                                       \
+    FOLLOW_ALLOC(tracepoint, event);                                        \
   } while (0)
 
 PROGRAM(kmalloc, "raw_tp/kmalloc", KMEM_BPF_kmalloc) { COUNT_KMALLOC(kmalloc); }
@@ -173,12 +254,6 @@ static __always_inline struct kmem_slot* cache_slot(struct kmem_bpf_caches* cach
   slot->values[KMEM_BPF_CACHE_ROUND] = kmem_round;
   if (differs || place.taken) kmem_slot_open(slot);
   return slot;
-}
-
-/* A pointer as a number: the verifier lets a BTF tracepoint not compute with its pointers. */
-static __always_inline uint64_t as_number(struct kmem_bpf_mark* mark, uint64_t pointer) {
-  *(volatile uint64_t*)&mark->address = pointer;
-  return *(volatile uint64_t*)&mark->address;
 }
 
 static __always_inline void count_cache_alloc(struct kmem_bpf_cpu* cpu, uint64_t address,
@@ -242,12 +317,14 @@ PROGRAM(kmem_cache_alloc_nameless, "tp_btf/kmem_cache_alloc", KMEM_BPF_kmem_cach
 
 PROGRAM(kfree, "raw_tp/kfree", KMEM_BPF_kfree) { /* (call_site, ptr) */
   const struct slab_free_event event = {.ptr = args[1]};
+  follow_free(&cpu->marks[KMEM_BPF_kfree], event.ptr);
   return slab_count_kfree(&cpu->slab, &event, NULL);
 }
 
 /* (call_site, ptr), from 6.1 (..., cache) */
 PROGRAM(kmem_cache_free, "raw_tp/kmem_cache_free", KMEM_BPF_kmem_cache_free) {
   const struct slab_free_event event = {.ptr = args[1]};
+  follow_free(&cpu->marks[KMEM_BPF_kmem_cache_free], event.ptr);
   slab_count_kmem_cache_free(&cpu->slab, &event, NULL);
   if (kmem_wanted_caches && event.ptr > SLAB_ZERO_SIZE_PTR) {
     struct kmem_slot* const slot = cache_slot(&cpu->caches_freed, args[2]);
@@ -258,6 +335,7 @@ PROGRAM(kmem_cache_free, "raw_tp/kmem_cache_free", KMEM_BPF_kmem_cache_free) {
 
 PROGRAM(kmem_cache_free_nameless, "raw_tp/kmem_cache_free", KMEM_BPF_kmem_cache_free) {
   const struct slab_free_event event = {.ptr = args[1]};
+  follow_free(&cpu->marks[KMEM_BPF_kmem_cache_free], event.ptr);
   return slab_count_kmem_cache_free(&cpu->slab, &event, NULL);
 }
 

@@ -150,6 +150,7 @@ struct Replay {
   EventState& state;
   PageLayout layout;
   std::vector<std::byte> page;  // a copy, with kRecordSlack behind it
+  std::uint64_t last_ns;        // the latest event's
 };
 
 void ReplayPage(Replay& replay, std::uint32_t cpu, const void* data) {
@@ -158,6 +159,7 @@ void ReplayPage(Replay& replay, std::uint32_t cpu, const void* data) {
   const PageResult result =
       WalkPage(std::span(replay.page).first(size), replay.layout,
                [&](std::uint64_t time, const std::byte* record, std::uint32_t length) {
+                 replay.last_ns = std::max(replay.last_ns, time);
                  replay.dispatcher.OnRecord(cpu, time, record, length);
                });
   if (result.error != PageError::kNone) replay.state.Count(ToRecordError(result.error));
@@ -182,9 +184,9 @@ void ReplayPages(Replay& replay, tracecmd_input& file, int cpus) {
   for (Cursor* at = &oldest(); at->page() != nullptr; at = &oldest()) {
     ReplayPage(replay, at->cpu(), at->page());
     at->Next();
-    replay.dispatcher.SettleCommon(oldest().time());
+    replay.dispatcher.SettleCommon(oldest().time(), replay.last_ns);
   }
-  replay.dispatcher.SettleCommon(UINT64_MAX);
+  replay.dispatcher.SettleCommon(UINT64_MAX, replay.last_ns);
 }
 
 KernelFacts FactsOf(const Formats& formats, const TraceHeader& header, std::uint32_t cpus) {
@@ -236,7 +238,8 @@ TraceFileResult ReadPages(const std::string& path, const TraceHeader& header,
   Replay replay{.dispatcher = dispatcher,
                 .state = result.state,
                 .layout = layout,
-                .page = std::vector<std::byte>(header.page_size + kRecordSlack)};
+                .page = std::vector<std::byte>(header.page_size + kRecordSlack),
+                .last_ns = 0};
   ReplayPages(replay, *file, cpus);
   if (!std::ranges::any_of(result.state.cpus, &HasEvents)) {
     throw ReplayError(

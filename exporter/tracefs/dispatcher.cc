@@ -41,10 +41,11 @@ std::byte* Dispatcher::CommonOf(std::size_t collector) {
   return common.empty() ? nullptr : reinterpret_cast<std::byte*>(common.data());
 }
 
-void Dispatcher::SettleCommon(std::uint64_t now_ns) {
+void Dispatcher::SettleCommon(std::uint64_t settled_ns, std::uint64_t now_ns) noexcept {
   for (std::size_t i = 0; i < collectors_.size(); ++i) {
     std::byte* const common = CommonOf(i);
-    if (common != nullptr) collectors_[i]->SettleCommon(common, state_.tallies[i], now_ns);
+    if (common == nullptr) continue;
+    collectors_[i]->SettleCommon(common, state_.tallies[i], settled_ns, now_ns);
   }
 }
 

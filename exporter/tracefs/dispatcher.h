@@ -36,9 +36,9 @@ class Dispatcher {
   // Records of these events are known and wanted by nobody. Events bound stay bound.
   void Ignore(std::span<const std::uint16_t> ids);
 
-  // Counts what the collectors keep until the events of all CPUs are there: those before `now_ns`
-  // are. Called by the thread that calls OnRecord().
-  void SettleCommon(std::uint64_t now_ns);
+  // Has the collectors count what waited for other CPUs' events and do what is due by `now_ns`:
+  // every event before `settled_ns` has been handled. Called by the thread that calls OnRecord().
+  void SettleCommon(std::uint64_t settled_ns, std::uint64_t now_ns) noexcept;
 
   // Events have passed unseen: makes the collectors forget what waits for others.
   void Forget();

@@ -228,7 +228,7 @@ void TracefsEngine::Drain() {
   const std::uint64_t begin = MonotonicNs();
   fullest_bytes_ = 0;
   for (CpuReader& reader : readers_) DrainCpu(reader);
-  dispatcher_->SettleCommon(begin - kInFlightNs);
+  dispatcher_->SettleCommon(begin - kInFlightNs, begin);
   // Not once it is we who have disabled the events.
   const bool look = !stopping_ && begin - last_look_ns_ >= kLookIntervalNs;
   if (look) LookAfterInstance();

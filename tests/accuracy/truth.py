@@ -52,6 +52,12 @@ NAMED = {"kmem_slab_callsite_allocations_total": "call_site",
          "kmem_slab_cache_allocated_bytes_total": "cache",
          "kmem_slab_cache_frees_total": "cache"}
 COUNTERS += NAMED
+# What is alive, which only a replay sees from the beginning; at its end, by call site.
+LIVE = {"kmem_slab_callsite_live_objects": "call_site", "kmem_slab_callsite_live_bytes": "call_site",
+        "kmem_slab_callsite_live_aged_bytes": "call_site"}
+LIVE_AGES = [60, 600, 3600]
+# A call of which so many objects ended by another allocation at their address, and so large a part.
+SILENT_REUSES, SILENT_PART = 64, 1 / 4
 # Of what a call site has ever asked for, which only a replay sees from the beginning.
 SIZES = ["kmem_slab_callsite_size_classes", "kmem_slab_callsite_fixed_size_bytes"]
 # Of pages whose allocation was seen, each free is in one of them.
@@ -267,6 +273,9 @@ class Truth:
         self.events = collections.Counter()  # and failures, which are allocation events
         self.hashed_frees = collections.Counter()
         self.sizes = collections.defaultdict(set)  # by call site
+        self.alive = {}  # address: (call, bytes, ns)
+        self.freed, self.reused = collections.Counter(), collections.Counter()  # by call
+        self.now = 0
         self.few = Batches(True)
         self.many = Batches(False)
 
@@ -294,6 +303,7 @@ class Truth:
 
     def add(self, cpu, ns, resolution, event, fields):
         self.event = event
+        self.now = max(self.now, ns)
         self.events[event] += 1
         self.count("kmem_tracepoint_events_total", tracepoint=event)
         self.count("kmem_exporter_events_read_total", tracepoint=event)
@@ -330,7 +340,11 @@ class Truth:
         self.count("kmem_slab_requested_bytes_total", requested, allocator=allocator)
         self.count("kmem_slab_allocated_bytes_total", allocated, allocator=allocator)
         self.observe("kmem_slab_request_size_bytes", requested, allocator=allocator)
-        site = site_name(fields.get("call_site", ""))
+        call = fields.get("call_site", "")
+        site = site_name(call)
+        if address in self.alive:
+            self.reused[self.alive[address][0]] += 1
+        self.alive[address] = call, allocated, self.now
         self.sizes[site].add(requested)
         self.count("kmem_slab_callsite_allocations_total", call_site=site)
         self.count("kmem_slab_callsite_requested_bytes_total", requested, call_site=site)
@@ -355,8 +369,31 @@ class Truth:
             if self.hashed:
                 self.hashed_frees[address] += 1
         self.count("kmem_slab_frees_total", allocator=SLAB_FREES[event])
+        call = self.alive.pop(address, [None])[0]
+        if call is not None:
+            self.freed[call] += 1
         if event == "kmem_cache_free":
             self.count("kmem_slab_cache_frees_total", cache=fields.get("name", ""))
+
+    def live(self, shown):
+        """What each of these call sites, and all others, hold at the end."""
+        silent = {call for call, reused in self.reused.items() if reused >= SILENT_REUSES
+                  and reused >= SILENT_PART * (reused + self.freed[call])}
+        result = collections.Counter()
+        for name in [*shown, "other"]:
+            for metric in LIVE:
+                for age in LIVE_AGES if "aged" in metric else [None]:
+                    result[live_key(metric, name, age)] = 0
+        for call, size, ns in self.alive.values():
+            if call in silent:
+                continue
+            name = site_name(call) if site_name(call) in shown else "other"
+            result[live_key("kmem_slab_callsite_live_objects", name)] += 1
+            result[live_key("kmem_slab_callsite_live_bytes", name)] += size
+            for age in LIVE_AGES:
+                if self.now - ns >= age * 10**9:
+                    result[live_key("kmem_slab_callsite_live_aged_bytes", name, age)] += size
+        return result
 
     def page_allocation(self, cpu, ns, fields):
         order = int(fields["order"])
@@ -504,6 +541,10 @@ def parse_metrics(lines):
     return values
 
 
+def live_key(metric, name, age=None):
+    return metric, (("call_site", name),) + ((("min_age_seconds", str(age)),) if age else ())
+
+
 def family(metric):
     for name in HISTOGRAMS:
         if metric in (name + "_bucket", name + "_sum", name + "_count"):
@@ -545,12 +586,28 @@ def fold_names(scrapes, truth, replay):
         truth.counters[fold(key, names)] += value
         for event, times in truth.fed.pop(key).items():
             truth.fed[fold(key, names)][event].update(times)
+    compare_live(scrapes, truth, replay)
     if replay:
         for site in names["kmem_slab_callsite_allocations_total"] - {"other"}:
             sizes = truth.sizes[site]
             classes = {next((bound for bound in SIZE_CLASSES if size <= bound), None) for size in sizes}
             truth.counters[SIZES[0], (("call_site", site),)] = len(classes)
             truth.counters[SIZES[1], (("call_site", site),)] = sum(sizes) if len(sizes) == 1 else 0
+
+
+def compare_live(scrapes, truth, replay):
+    """Leaves the gauges of live memory where all of it was seen; one `other` where the text has no names."""
+    told = truth.sizes.keys() - {""}
+    for scrape in scrapes.values():
+        for key in [key for key in scrape if key[0] in LIVE]:
+            value, labels = scrape.pop(key), dict(key[1])
+            if replay:
+                folded = live_key(key[0], labels["call_site"] if told else "other", labels.get("min_age_seconds"))
+                scrape[folded] = scrape.get(folded, 0) + value
+        if replay:
+            shown = {dict(labels)["call_site"] for metric, labels in scrape if metric in LIVE}
+            if shown:
+                truth.counters.update(truth.live(shown - {"other"}))
 
 
 def show(key):
@@ -658,7 +715,7 @@ class Comparison:
         self.families = {}
         self.total_truth = self.total_outer = self.total_inner = 0
         rare = [name for name in args.rare.split(",") if name]
-        known = set(COUNTERS) | set(HISTOGRAMS) | set(SIZES)
+        known = set(COUNTERS) | set(HISTOGRAMS) | set(SIZES) | set(LIVE)
         unknown = sorted({family(key[0]) for key in outer if key[0].startswith("kmem_")
                           and not key[0].startswith("kmem_exporter_")} - known - set(NOT_FROM_EVENTS))
         for name in unknown:
@@ -896,7 +953,8 @@ ONLY_BPF = ["kmem_slab_cache_allocations_total", "kmem_slab_cache_allocated_byte
 
 def without_names(scrape):
     """Of call sites and caches the engines may show others: one series stands for all."""
-    return {(key[0], ()) if key[0] in NAMED or key[0] in SIZES else key: value for key, value in scrape.items()}
+    named = {*NAMED, *SIZES, *LIVE, "kmem_exporter_live_left_out_call_sites"}
+    return {(key[0], ()) if key[0] in named else key: value for key, value in scrape.items()}
 
 
 LOSSES = {"overrun": "overrun", "dropped": "dropped events", "commit_overrun": "commit overrun"}

@@ -45,6 +45,45 @@ class Series(unittest.TestCase):
         self.assertEqual(series.get(name), (low, low if high is None else high), name)
 
 
+class Live(unittest.TestCase):
+    """What is alive at the end, by call site."""
+
+    @staticmethod
+    def alive(lines, *shown):
+        result = truth.Truth("trace")
+        for event in truth.parse_events(lines):
+            result.add(*event)
+        return {truth.show(key): value for key, value in result.live(shown).items() if value}
+
+    @staticmethod
+    def kmalloc(us, pointer, size, site="pipe+0x1/0x9"):
+        return line(0, us, "kmalloc", f"call_site={site} ptr={pointer:016x} bytes_req={size} bytes_alloc={size}")
+
+    @staticmethod
+    def kfree(us, pointer):
+        return line(1, us, "kfree", f"call_site=z+0x1/0x9 ptr={pointer:016x}")
+
+    def test_an_object_is_alive_until_it_is_freed_or_its_address_is_allocated_again(self):
+        lines = [self.kmalloc(1, 0x1000, 64), self.kmalloc(2, 0x2000, 32), self.kfree(3, 0x1000),
+                 self.kmalloc(4, 0x3000, 8), self.kmalloc(5, 0x3000, 16, "sock+0x1/0x9")]
+        self.assertEqual(self.alive(lines, "pipe"), {
+            'kmem_slab_callsite_live_objects{call_site="pipe"}': 1, 'kmem_slab_callsite_live_bytes{call_site="pipe"}': 32,
+            'kmem_slab_callsite_live_objects{call_site="other"}': 1,
+            'kmem_slab_callsite_live_bytes{call_site="other"}': 16})
+
+    def test_bytes_have_an_age(self):
+        lines = [self.kmalloc(0, 0x1000, 64), self.kmalloc(540_000_000, 0x2000, 32),
+                 self.kmalloc(600_000_000, 0x3000, 8)]
+        alive = self.alive(lines, "pipe")
+        self.assertEqual([alive.get(f'kmem_slab_callsite_live_aged_bytes{{call_site="pipe",min_age_seconds="{age}"}}')
+                          for age in truth.LIVE_AGES], [96, 64, None])
+
+    def test_a_call_that_frees_in_silence_is_left_out(self):
+        lines = [self.kmalloc(us, 0x1000, 64) for us in range(66)] + [self.kmalloc(100, 0x2000, 32, "sock+0x1/0x9")]
+        self.assertEqual(self.alive(lines, "pipe", "sock"), {
+            'kmem_slab_callsite_live_objects{call_site="sock"}': 1, 'kmem_slab_callsite_live_bytes{call_site="sock"}': 32})
+
+
 class Text(Series):
     def test_dialects(self):
         kernel = "  my proc [x]-1 [001] d..1. 4738.253882: kfree: call_site=a+0x1c/0x90 ptr=0000000000000000"

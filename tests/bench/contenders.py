@@ -121,6 +121,8 @@ class Exporter(Contender):
     # What is counted by name; of which slab parts, and how it is called.
     PARTS = {"own": ((), "{} only, nothing by name"), "sites": (("callsites",), "{}, by call site"),
              "names": (("callsites", "caches"), "{}, by call site and cache"),
+             "live": (("callsites", "caches", "live"), "{}, the same and what is alive"),
+             "sampled": (("callsites", "caches", "live"), "{}, the same and one in 16 of what is alive"),
              "all": (("callsites", "caches"), "all collectors")}
 
     def __init__(self, engine, what, setup):
@@ -133,7 +135,9 @@ class Exporter(Contender):
         if what == "all":
             self.events = setup.all_events
         self._config = f"{setup.directory}/kmem_exporter_{what}.yaml"
-        slab = {part: {"enabled": part in parts} for part in ("callsites", "caches")}
+        slab = {part: {"enabled": part in parts} for part in ("callsites", "caches", "live")}
+        if what == "sampled":
+            slab["live"]["sample_one_in"] = 16
         with open(self._config, "w", encoding="utf-8") as config:  # JSON is YAML
             json.dump({"tracefs": {"instance": INSTANCE}, "collectors": {"slab": slab}}, config)
 
@@ -299,7 +303,7 @@ class PerfRecord(Contender):
 
 
 def all_contenders(setup):
-    kinds = ["own", *(["sites", "names"] if "slab" in setup.own_collectors else []), "all"]
+    kinds = ["own", *(["sites", "names", "live", "sampled"] if "slab" in setup.own_collectors else []), "all"]
     return [EmptyPrograms("tp_btf", setup), EmptyPrograms("raw_tp", setup),
             *(Exporter("bpf", kind, setup) for kind in kinds),
             NobodyReading(setup),

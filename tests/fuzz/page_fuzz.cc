@@ -32,7 +32,7 @@ class Target {
                    dispatcher.OnRecord(1, time, record, length);
                  });
     if (std::size_t{result.records} * 4 > page.size()) std::abort();
-    dispatcher.SettleCommon(UINT64_MAX);
+    dispatcher.SettleCommon(UINT64_MAX, UINT64_MAX);
     Families out;
     for (std::size_t i = 0; i < collectors_.size(); ++i) {
       collectors_[i]->Settle(state.tallies[i].At(1), UINT64_MAX);

@@ -71,9 +71,10 @@ for event in $events; do
 done
 cp "$truth/events/kmem/mm_page_alloc/format" /out/equality/mm_page_alloc
 cat /proc/pagetypeinfo >/out/equality/pagetypeinfo
-start tracefs 15636 'tracefs:' '  buffer_size_kb: 8192'
+live='collectors: {slab: {live: {enabled: true, max_objects: 65536}}}' # off by default
+start tracefs 15636 'tracefs:' '  buffer_size_kb: 8192' "$live"
 tracefs=$exporter
-start bpf 15637 'tracefs:' '  instance: kmem_bpf'
+start bpf 15637 'tracefs:' '  instance: kmem_bpf' "$live"
 bpf=$exporter
 
 cat >/tmp/load <<'END'

@@ -117,13 +117,14 @@ class QueriesTest(harness.ExporterTest):
 
     def setUp(self):
         super().setUp()
+        everything = {"collectors": {"slab": {"live": {"enabled": True}}}}  # what is off by default
         replay = self.start(f"--replay={harness.TRACES}/kmem-6.18.dat",
-                            f"--path.procfs={families.REPOSITORY}/tests/data/proc/6.18")
+                            f"--path.procfs={families.REPOSITORY}/tests/data/proc/6.18", config=everything)
         targets = {"replay": replay.address}
         if tracefs.why_unusable():
             print(f"\nno live kernel: {tracefs.why_unusable()}: the replay alone")
         else:
-            targets["live"] = self.start().address
+            targets["live"] = self.start(config=everything).address
         self.instances = set(targets)
         for file in test_rules.RULES.glob("*.yaml"):
             shutil.copy(file, self.directory)

@@ -239,7 +239,7 @@ TEST_P(BpfRecordsTest, TheProgramsAndTheDispatcherGiveTheSameState) {
     }
     EXPECT_EQ(replay.events, rig.AllEventsRead());
     EXPECT_GE(replay.events, 100U);
-    rig.dispatcher().SettleCommon(UINT64_MAX);
+    rig.dispatcher().SettleCommon(UINT64_MAX, UINT64_MAX);
     for (std::size_t i = 0; i < rig.collectors().size(); ++i) {
       const TraceCollector& collector = *rig.collectors()[i];
       std::byte* const here = rig.state().tallies[i].At(0);

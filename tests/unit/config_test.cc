@@ -140,10 +140,15 @@ TEST(ConfigTest, EveryKeyHasItsEffect) {
       .enabled = false, .sample_one_in = 1, .max_pages = 4194304};
   check("collectors: {page: {cross_cpu: {enabled: false, sample_one_in: 1, max_pages: 4194304}}}");
   reset().collectors.slab_options = {.callsites = {.enabled = false, .max_series = 7},
-                                     .caches = {.enabled = false, .max_series = 10000}};
+                                     .caches = {.enabled = false, .max_series = 10000},
+                                     .live = {.enabled = true,
+                                              .sample_one_in = 16,
+                                              .max_objects = 1024,
+                                              .exclude_call_sites = {"a.b", "c"}}};
   check(
       "collectors: {slab: {callsites: {enabled: false, max_series: 7}, caches: {enabled: false, "
-      "max_series: 10000}}}");
+      "max_series: 10000}, live: {enabled: true, sample_one_in: 16, max_objects: 1024, "
+      "exclude_call_sites: [a.b, c]}}}");
   reset().collectors.pcp = false;
   check("collectors:\n  pcp:\n    enabled: false\n");
 }

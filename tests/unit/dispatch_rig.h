@@ -56,7 +56,7 @@ class DispatchRig {
       collectors_[i]->Settle(state_.tallies[i].At(cpu), now_ns);
     }
   }
-  void SettleCommon(std::uint64_t now_ns) { dispatcher_.SettleCommon(now_ns); }
+  void SettleCommon(std::uint64_t now_ns) { dispatcher_.SettleCommon(now_ns, now_ns); }
   // What the tracepoints and the tracing collectors show of what has been counted so far.
   [[nodiscard]] Families Export() const {
     Families out;

@@ -242,12 +242,11 @@ TEST_P(DispatcherTest, AnEventThatCannotBeBoundFailedVisiblyAndTheRestRuns) {
 TEST(WantedEventsTest, EachIsThereOnceTheExtraOnesLast) {
   const TraceCollectors collectors = MakeTraceCollectors({});
   const std::vector<std::string> extra{"rss_stat", "kfree", "rss_stat", "mm_alloc_other"};
-  EXPECT_THAT(
-      WantedEvents(collectors, extra),
-      ElementsAre("kmalloc", "kmalloc_node", "kfree", "kmem_cache_alloc", "kmem_cache_alloc_node",
-                  "kmem_cache_free", "mm_page_alloc", "mm_page_alloc_zone_locked", "mm_page_free",
-                  "mm_page_free_batched", "mm_page_pcpu_drain", "mm_page_alloc_extfrag", "rss_stat",
-                  "mm_alloc_other"));
+  EXPECT_THAT(WantedEvents(collectors, extra),
+              ElementsAre("kfree", "kmem_cache_free", "kmalloc", "kmalloc_node", "kmem_cache_alloc",
+                          "kmem_cache_alloc_node", "mm_page_alloc", "mm_page_alloc_zone_locked",
+                          "mm_page_free", "mm_page_free_batched", "mm_page_pcpu_drain",
+                          "mm_page_alloc_extfrag", "rss_stat", "mm_alloc_other"));
 }
 
 TEST(WantedEventsTest, ACollectorThatIsOffAsksForNothing) {

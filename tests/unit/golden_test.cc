@@ -45,8 +45,7 @@ std::string Normalized(const std::string& line) {
 }
 
 // One scrape of a replay with the tables of the same kernel.
-std::string ScrapeReplay(const std::string& kernel) {
-  Config config;
+std::string ScrapeReplay(const std::string& kernel, Config config = {}) {
   config.paths.procfs = TestData("proc/" + kernel);
   const ProcFiles proc(config.paths.procfs);
   const TraceCollectors trace_collectors = MakeTraceCollectors(config.collectors);
@@ -78,14 +77,13 @@ std::vector<std::string> LinesOf(const std::string& text) {
   return lines;
 }
 
-TEST_P(GoldenTest, TheExpositionIsTheGoldenOne) {
-  const std::string text = ScrapeReplay(GetParam());
+void ExpectGolden(const std::string& text, const std::string& path) {
   if (std::getenv("KMEM_UPDATE_GOLDEN") != nullptr) {
-    std::ofstream file(GoldenPath(GetParam()), std::ios::trunc);
-    ASSERT_TRUE(file << text) << GoldenPath(GetParam());
+    std::ofstream file(path, std::ios::trunc);
+    ASSERT_TRUE(file << text) << path;
   }
   const std::vector<std::string> lines = LinesOf(text);
-  const std::vector<std::string> golden = LinesOf(ReadWhole(GoldenPath(GetParam())));
+  const std::vector<std::string> golden = LinesOf(ReadWhole(path));
   const auto [line, expected] = std::ranges::mismatch(lines, golden);
   const std::string how =
       "\nwhere the change is meant: KMEM_UPDATE_GOLDEN=1 unit_tests "
@@ -94,6 +92,21 @@ TEST_P(GoldenTest, TheExpositionIsTheGoldenOne) {
       << "line " << line - lines.begin() + 1 << ":\n  is     " << *line << "\n  golden "
       << *expected << how;
   ASSERT_EQ(lines.size(), golden.size()) << "the shorter one is the beginning of the other" << how;
+}
+
+TEST_P(GoldenTest, TheExpositionIsTheGoldenOne) {
+  ExpectGolden(ScrapeReplay(GetParam()), GoldenPath(GetParam()));
+}
+
+// What is off by default: its families alone.
+TEST(GoldenLiveTest, TheFamiliesOfLiveMemoryAreTheGoldenOnes) {
+  Config config;
+  config.collectors.slab_options.live.enabled = true;
+  std::string text;
+  for (const std::string& line : LinesOf(ScrapeReplay("6.18", config))) {
+    if (line.find("_live") != std::string::npos) text += line + "\n";
+  }
+  ExpectGolden(text, std::string(KMEM_TEST_GOLDEN) + "/live-6.18.prom");
 }
 
 // Those that every kernel has, of the metric contract.

@@ -60,7 +60,9 @@ class CrossRig {
   }
   void Allocate(std::uint32_t cpu, std::uint64_t pfn) { On(cpu, {++now_, pfn, false}); }
   void Free(std::uint32_t cpu, std::uint64_t pfn) { On(cpu, {++now_, pfn, true}); }
-  void Settle(std::uint64_t now_ns = kEnd) { collector_.SettleCommon(common(), tallies_, now_ns); }
+  void Settle(std::uint64_t now_ns = kEnd) {
+    collector_.SettleCommon(common(), tallies_, now_ns, now_ns);
+  }
   void Forget() { collector_.Forget(common()); }
 
   [[nodiscard]] Families Export() const {

@@ -230,7 +230,8 @@ TEST_F(SlabNamesOf510Test, NothingNamesACacheAndNodeEventsHaveCallSites) {
 
 TEST(SlabOptionsTest, WhatIsOffHasNoFamiliesAndNoTables) {
   const SlabCollector collector({.callsites = {.enabled = false, .max_series = 50},
-                                 .caches = {.enabled = false, .max_series = 50}});
+                                 .caches = {.enabled = false, .max_series = 50},
+                                 .live = {}});
   EXPECT_EQ(collector.common_bytes(), 0U);
   Families families;
   collector.Export(Tallies(collector.tally_bytes(), 1), {}, families);

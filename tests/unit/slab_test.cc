@@ -227,12 +227,12 @@ TEST(SlabTest, EachWasteIsInTheBucketOfTheFirstBoundThatHoldsIt) {
   }
 }
 
-TEST(SlabTest, ItAsksForTheSixSlabTracepoints) {
+TEST(SlabTest, ItAsksForTheSixSlabTracepointsThoseOfFreesFirst) {
   std::vector<std::string_view> names;
   const SlabCollector collector;
   for (const EventSpec& event : collector.events()) names.push_back(event.name);
-  EXPECT_THAT(names, ElementsAre("kmalloc", "kmalloc_node", "kfree", "kmem_cache_alloc",
-                                 "kmem_cache_alloc_node", "kmem_cache_free"));
+  EXPECT_THAT(names, ElementsAre("kfree", "kmem_cache_free", "kmalloc", "kmalloc_node",
+                                 "kmem_cache_alloc", "kmem_cache_alloc_node"));
 }
 
 }  // namespace
