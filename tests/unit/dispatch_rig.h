@@ -21,8 +21,9 @@ namespace kmem {
 class DispatchRig {
  public:
   explicit DispatchRig(const std::string& kernel, std::uint32_t cpus = 2,
-                       const std::vector<std::string>& extra_events = {})
-      : collectors_(MakeTraceCollectors({})),
+                       const std::vector<std::string>& extra_events = {},
+                       const CollectorsConfig& config = {})
+      : collectors_(MakeTraceCollectors(config)),
         wanted_(WantedEvents(collectors_, extra_events)),
         facts_(Bind(kernel, formats_)),
         dispatcher_(collectors_, facts_, cpus, state_) {
