@@ -125,11 +125,7 @@ void ReplayPage(void* context, const void* data) {
   const std::size_t size = replay.layout.subbuffer_size();
   std::memcpy(replay.page.data(), data, size);
   const PageResult result =
-      WalkPage(std::span(replay.page).first(size), replay.layout,
-               [&](std::uint64_t time, const std::byte* record, std::uint32_t length) {
-                 replay.dispatcher.OnRecord(replay.cpu, time, record, length);
-               });
-  if (result.error != PageError::kNone) replay.state.Count(ToRecordError(result.error));
+      replay.dispatcher.OnPage(replay.cpu, std::span(replay.page).first(size), replay.layout);
   if (result.events_lost) {
     replay.state.AddLoss(replay.cpu, LossReason::kOverrun,
                          std::max<std::uint64_t>(result.lost_count, 1));
