@@ -178,8 +178,25 @@ std::string_view OpenMetricsType(const MetricFamily& family) {
   return "unknown";
 }
 
+// About as many bytes as the text has, so that it is not copied while it grows.
+std::size_t ExpectedBytes(const std::vector<MetricFamily>& families) {
+  constexpr std::size_t kRest = 24;  // a value, and what stands around a label
+  std::size_t bytes = 0;
+  for (const MetricFamily& family : families) {
+    bytes += 2 * family.name.size() + family.help.size() + 2 * kRest;
+    for (const ClientMetric& metric : family.metric) {
+      std::size_t sample = family.name.size() + kRest;
+      for (const auto& label : metric.label) sample += label.name.size() + label.value.size() + 4;
+      const std::size_t buckets = metric.histogram.bucket.size() + metric.summary.quantile.size();
+      bytes += buckets == 0 ? sample : (sample + kRest) * (buckets + 2);
+    }
+  }
+  return bytes;
+}
+
 std::string SerializeOpenMetrics(const std::vector<MetricFamily>& families) {
   std::string out;
+  out.reserve(ExpectedBytes(families));
   for (const MetricFamily& family : families) {
     const std::string_view type = OpenMetricsType(family);
     std::string_view name = family.name;
@@ -282,6 +299,7 @@ std::string_view PlainType(MetricType type) {
 
 std::string SerializePrometheus(const std::vector<MetricFamily>& families) {
   std::string out;
+  out.reserve(ExpectedBytes(families));
   for (const MetricFamily& family : families) {
     if (!family.help.empty()) {
       out.append("# HELP ").append(family.name).append(" ");
