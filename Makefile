@@ -1,7 +1,8 @@
 # The few commands to start from; CMake builds (CMakePresets.json), ctest tests.
 .DEFAULT_GOAL := help
 .PHONY: help deps build run test test-asan test-tsan test-e2e test-fresh test-kernels test-accuracy \
-        test-chart test-cluster test-image test-deb test-deploy test-rules test-drill fuzz lint bench bench-fleet picture image deb
+        test-chart test-cluster test-image test-deb test-deploy test-rules test-drill fuzz lint bench \
+        bench-fleet storm soak picture image deb
 
 # Arguments of the program for `make run`, as in: make run ARGS=--web.listen-address=:9999
 ARGS ?=
@@ -9,6 +10,9 @@ ARGS ?=
 DIST ?= bookworm
 # How often `make bench` measures each contender: 7 take about 5 minutes.
 BENCH_ROUNDS ?= 7
+
+# How long `make soak` looks.
+SOAK_MINUTES ?= 60
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -96,9 +100,19 @@ deb: build ## the Debian package: build/release/packages/kmem-exporter_VERSION_A
 test-deb: deb ## install, upgrade, remove and purge it in a new Debian with a real systemd (root)
 	@tests/deb/run
 
-bench: build ## what counting costs, ours and others, on the live kernel (root); BENCH_ROUNDS=7
-	@deploy/install-deps bench
+bench: deps ## what counting costs, ours and others, on the live kernel (root); BENCH_ROUNDS=7
+	@deploy/install-deps bench pieces
+	@cmake --preset release --log-level=WARNING >/dev/null
+	@cmake --build --preset release --target kmem_exporter bench_pieces
+	@tests/bench/run_pieces
 	@tests/bench/run --rounds $(BENCH_ROUNDS) || [ $$? = 77 ]
+
+storm: build ## a million events a second on each CPU for 60 s, none of them lost (root)
+	@cmake --build --preset release --target storm_load
+	@KMEM_TEST_STORM_SECONDS=60 python3 -B tests/integration/run.py test_storm || [ $$? = 77 ]
+
+soak: build ## SOAK_MINUTES=60 under load: memory and open files stay flat, nothing is lost (root)
+	@tests/bench/soak --minutes $(SOAK_MINUTES) || [ $$? = 77 ]
 
 bench-fleet: build ## what a fleet costs a Prometheus: 200 replaying exporters (root)
 	@tests/fleet/run

@@ -21,8 +21,9 @@ namespace kmem {
 // One field as a source has to find it in the `format` of a tracepoint.
 struct FieldSpec {
   std::string_view name;
-  bool required;         // without it the tracepoint can't be used
-  std::uint64_t absent;  // the value to take where an optional field is missing
+  bool required;          // without it the tracepoint can't be used
+  std::uint64_t absent;   // the value to take where an optional field is missing
+  std::size_t width = 0;  // bytes of the member that takes it; 0: not told
 };
 
 // Where a field stands in the records of the running kernel. Reading it needs no branch:
@@ -46,6 +47,13 @@ inline std::uint64_t LoadField(const std::byte* record, const BoundField& field)
   return (((value & field.mask) ^ field.sign) - field.sign) + field.absent;
 }
 
+// Whether the field has all the bits that a member of `width` bytes has, so that these bytes are
+// its value. A field that is absent has not.
+inline bool FillsExactly(const BoundField& field, std::size_t width) {
+  const std::uint64_t all = ~std::uint64_t{0};
+  return width != 0 && field.mask == (width >= sizeof all ? all : ~(all << (8 * width)));
+}
+
 // Decodes one record into the collector's event struct and tallies it.
 using Handler = kmem_verdict (*)(std::byte* tally, const std::byte* record,
                                  const BoundField* fields, const kmem_context& context);
@@ -55,6 +63,9 @@ struct EventSpec {
   std::string_view name;  // of the tracepoint, in the kmem system
   std::span<const FieldSpec> fields;
   Handler handler;
+  // The same for records whose fields all are as wide as their members (FillsExactly), as most are:
+  // it copies them. NULL: there is none.
+  Handler exact_handler = nullptr;
 };
 
 // A string that can be a template argument.
@@ -68,24 +79,39 @@ struct FixedString {
   std::array<char, kSize> value{};
 };
 
+namespace internal {
+
+template <class Value>
+constexpr std::size_t kFieldWidth = sizeof(Value);
+template <>
+inline constexpr std::size_t kFieldWidth<kmem_text> = sizeof(std::uint32_t);  // its __data_loc
+
+template <class Event, class Value>
+consteval std::size_t WidthOf(Value Event::* /*member*/) {
+  return kFieldWidth<Value>;
+}
+
+}  // namespace internal
+
 // A field that the tracepoint can't be used without, and the member that takes it.
 template <FixedString kName, auto kMember>
 struct Required {
-  static constexpr FieldSpec kSpec{kName.view(), true, 0};
+  static constexpr FieldSpec kSpec{kName.view(), true, 0, internal::WidthOf(kMember)};
   static constexpr auto kTarget = kMember;
 };
 
 // A field that some kernels lack, and the value that says so.
 template <FixedString kName, auto kMember, std::int64_t kAbsent>
 struct Optional {
-  static constexpr FieldSpec kSpec{kName.view(), false, static_cast<std::uint64_t>(kAbsent)};
+  static constexpr FieldSpec kSpec{kName.view(), false, static_cast<std::uint64_t>(kAbsent),
+                                   internal::WidthOf(kMember)};
   static constexpr auto kTarget = kMember;
 };
 
 // The same for a text (`__data_loc char[]`), and a member of type kmem_text.
 template <FixedString kName, auto kMember>
 struct OptionalText {
-  static constexpr FieldSpec kSpec{kName.view(), false, 0};
+  static constexpr FieldSpec kSpec{kName.view(), false, 0, internal::WidthOf(kMember)};
   static constexpr auto kTarget = kMember;
 };
 
@@ -140,26 +166,34 @@ struct Tracepoint {
   using Event = typename internal::CountTraits<decltype(kCount)>::Event;
 
  public:
+  // `kExact`: see EventSpec::exact_handler.
+  template <bool kExact>
   static kmem_verdict Handle(std::byte* tally, const std::byte* record, const BoundField* fields,
                              const kmem_context& context) {
     if constexpr (std::is_same_v<Event, internal::NoFields>) {
       return kCount(reinterpret_cast<Tally*>(tally), &context);
     } else {
       Event event{};
-      Decode(event, record, fields, context.bytes, std::index_sequence_for<Fields...>{});
+      Decode<kExact>(event, record, fields, context.bytes, std::index_sequence_for<Fields...>{});
       return kCount(reinterpret_cast<Tally*>(tally), &event, &context);
     }
   }
 
   static constexpr std::array<FieldSpec, sizeof...(Fields)> kFields{Fields::kSpec...};
-  static constexpr EventSpec kSpec{kName.view(), kFields, &Handle};
+  static constexpr EventSpec kSpec{kName.view(), kFields, &Handle<false>, &Handle<true>};
 
  private:
-  template <std::size_t... kIndex>
+  template <bool kExact, std::size_t... kIndex>
   static void Decode(Event& event, const std::byte* record, const BoundField* fields,
                      std::uint32_t record_bytes, std::index_sequence<kIndex...> /*indices*/) {
-    (internal::Assign(event, Fields::kTarget, LoadField(record, fields[kIndex]), record,
-                      record_bytes),
+    const auto load = [&]<std::size_t kWidth>(std::size_t index) {
+      if constexpr (!kExact) return LoadField(record, fields[index]);
+      std::uint64_t value = 0;
+      std::memcpy(&value, record + fields[index].offset, kWidth);
+      return value;
+    };
+    (internal::Assign(event, Fields::kTarget, load.template operator()<Fields::kSpec.width>(kIndex),
+                      record, record_bytes),
      ...);
   }
 };

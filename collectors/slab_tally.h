@@ -106,21 +106,27 @@ static const uint8_t slab_waste_table[SLAB_TABLE_BYTES / 8 + 1] = {
 
 /* The bucket of a size in bytes. */
 KMEM_INLINE uint32_t slab_size_bucket(uint64_t bytes) {
-  const uint32_t bucket =
-      bytes <= SLAB_TABLE_BYTES ? slab_size_table[(bytes + 7) / 8] : kmem_log2_ceil(bytes) - 1;
+  if (bytes <= SLAB_TABLE_BYTES) {
+    return kmem_below(slab_size_table[(bytes + 7) / 8], SLAB_SIZE_BUCKETS);
+  }
+  const uint32_t bucket = kmem_log2_ceil(bytes) - 1;
   return bucket < SLAB_SIZE_BUCKETS ? bucket : SLAB_SIZE_BUCKETS - 1;
 }
 
 /* The bucket of the bytes that a kmalloc got beyond those it asked for. */
 KMEM_INLINE uint32_t slab_waste_bucket(uint64_t bytes) {
   if (bytes <= 4) return bytes == 0 ? 0 : 1;
-  const uint32_t bucket =
-      bytes <= SLAB_TABLE_BYTES ? slab_waste_table[(bytes + 7) / 8] : kmem_log2_ceil(bytes) - 1;
+  if (bytes <= SLAB_TABLE_BYTES) {
+    return kmem_below(slab_waste_table[(bytes + 7) / 8], SLAB_WASTE_BUCKETS);
+  }
+  const uint32_t bucket = kmem_log2_ceil(bytes) - 1;
   return bucket < SLAB_WASTE_BUCKETS ? bucket : SLAB_WASTE_BUCKETS - 1;
 }
 
+/* `bucket` is that of the bytes asked for, which others want as well. */
 KMEM_INLINE enum kmem_verdict slab_count_alloc(struct slab_alloc_counts* counts,
-                                               const struct slab_alloc_event* event) {
+                                               const struct slab_alloc_event* event,
+                                               uint32_t bucket) {
   if (event->bytes_alloc < event->bytes_req) return KMEM_IMPLAUSIBLE;
   if (event->ptr == 0) {
     counts->failures++;
@@ -129,14 +135,15 @@ KMEM_INLINE enum kmem_verdict slab_count_alloc(struct slab_alloc_counts* counts,
   counts->allocations++;
   counts->requested_bytes += event->bytes_req;
   counts->unrequested_bytes += event->bytes_alloc - event->bytes_req;
-  counts->request_size[slab_size_bucket(event->bytes_req)]++;
+  counts->request_size[bucket]++;
   return KMEM_COUNTED;
 }
 
 /* A kmalloc's difference is the caller's waste; a cache's is alignment, so it has no histogram. */
 KMEM_INLINE enum kmem_verdict slab_count_kmalloc_into(struct slab_kmalloc_counts* counts,
-                                                      const struct slab_alloc_event* event) {
-  const enum kmem_verdict verdict = slab_count_alloc(&counts->alloc, event);
+                                                      const struct slab_alloc_event* event,
+                                                      uint32_t bucket) {
+  const enum kmem_verdict verdict = slab_count_alloc(&counts->alloc, event, bucket);
   if (verdict == KMEM_COUNTED && event->ptr != 0) {
     counts->waste[slab_waste_bucket(event->bytes_alloc - event->bytes_req)]++;
   }
@@ -151,16 +158,16 @@ KMEM_INLINE void slab_count_class(struct slab_class_counts* counts,
   counts->requested_bytes[bucket] += event->bytes_req;
 }
 
-/* In a table of `size` slots, a power of two, by call site. */
-KMEM_INLINE void slab_count_site(struct kmem_slot* slots, uint32_t size,
-                                 const struct slab_alloc_event* event) {
+/* In a table of `size` slots, a power of two, by call site. `bucket` is that of the bytes asked
+ * for. */
+KMEM_INLINE void slab_count_site_in(struct kmem_slot* slots, uint32_t size,
+                                    const struct slab_alloc_event* event, uint32_t bucket) {
   if (event->ptr == 0) return;
   struct kmem_place place;
   kmem_find_place(slots, size, event->call_site, &place);
   struct kmem_slot* const slot = place.slot;
   if (!slot) return;
   const uint32_t requested = (uint32_t)event->bytes_req;
-  const uint32_t bucket = slab_size_bucket(event->bytes_req);
   if (place.taken) {
     slot->values[SLAB_SITE_SIZES] = requested;
     kmem_slot_open(slot);
@@ -172,6 +179,11 @@ KMEM_INLINE void slab_count_site(struct kmem_slot* slots, uint32_t size,
   const uint64_t varies = (uint32_t)sizes != requested;
   slot->values[SLAB_SITE_SIZES] =
       sizes | UINT64_C(1) << (SLAB_SIZES_CLASSES_SHIFT + bucket) | varies << SLAB_SIZES_VARY_SHIFT;
+}
+
+KMEM_INLINE void slab_count_site(struct kmem_slot* slots, uint32_t size,
+                                 const struct slab_alloc_event* event) {
+  slab_count_site_in(slots, size, event, slab_size_bucket(event->bytes_req));
 }
 
 /* Of the table that one thread fills, by the cache's name. NULL: it goes uncounted this time. */
@@ -210,10 +222,11 @@ KMEM_INLINE enum kmem_verdict slab_count_kmalloc_event(struct slab_kmalloc_count
                                                        struct slab_class_counts* classes,
                                                        const struct slab_alloc_event* event,
                                                        const struct kmem_context* context) {
-  const enum kmem_verdict verdict = slab_count_kmalloc_into(counts, event);
+  const uint32_t bucket = slab_size_bucket(event->bytes_req);
+  const enum kmem_verdict verdict = slab_count_kmalloc_into(counts, event, bucket);
   struct slab_common* const common = slab_common_of(context);
   if (verdict != KMEM_COUNTED || !common) return verdict;
-  if (common->sites_wanted) slab_count_site(common->sites, SLAB_SITE_SLOTS, event);
+  if (common->sites_wanted) slab_count_site_in(common->sites, SLAB_SITE_SLOTS, event, bucket);
   if (common->caches_wanted) slab_count_class(classes, event);
   slab_follow_alloc(common, event, context);
   return verdict;
@@ -222,10 +235,11 @@ KMEM_INLINE enum kmem_verdict slab_count_kmalloc_event(struct slab_kmalloc_count
 KMEM_INLINE enum kmem_verdict slab_count_cache_alloc_event(struct slab_alloc_counts* counts,
                                                            const struct slab_alloc_event* event,
                                                            const struct kmem_context* context) {
-  const enum kmem_verdict verdict = slab_count_alloc(counts, event);
+  const uint32_t bucket = slab_size_bucket(event->bytes_req);
+  const enum kmem_verdict verdict = slab_count_alloc(counts, event, bucket);
   struct slab_common* const common = slab_common_of(context);
   if (verdict != KMEM_COUNTED || !common || event->ptr == 0) return verdict;
-  if (common->sites_wanted) slab_count_site(common->sites, SLAB_SITE_SLOTS, event);
+  if (common->sites_wanted) slab_count_site_in(common->sites, SLAB_SITE_SLOTS, event, bucket);
   if (common->caches_wanted && event->cache.text) {
     struct kmem_slot* const slot = slab_cache_of(common, &event->cache);
     if (slot) {

@@ -45,6 +45,13 @@ enum kmem_verdict {
 #define KMEM_INLINE static inline __attribute__((always_inline))
 #endif
 
+/* What is rare, out of the way of what is not. Programs in the kernel have no calls. */
+#ifdef __bpf__
+#define KMEM_RARE KMEM_INLINE
+#else
+#define KMEM_RARE static __attribute__((noinline, unused))
+#endif
+
 /* An index that was found to be below `size`, a power of two. The kernel's verifier has to see that
  * for itself, and compilers merge comparisons so that it can't. */
 KMEM_INLINE uint32_t kmem_index(uint32_t index, uint32_t size) {
@@ -57,17 +64,30 @@ KMEM_INLINE uint32_t kmem_index(uint32_t index, uint32_t size) {
 #endif
 }
 
+/* What is below `size` by what was done to get it, which the kernel's verifier can't know. */
+KMEM_INLINE uint32_t kmem_below(uint32_t value, uint32_t size) {
+#ifdef __bpf__
+  return value < size ? value : size - 1;
+#else
+  (void)size;
+  return value;
+#endif
+}
+
 /* A text as a key of a table; two texts have the same one by chance once in 2^64. Never 0. */
 KMEM_INLINE uint64_t kmem_text_key(const struct kmem_text* text) {
   uint64_t key = text->bytes + UINT64_C(0x9E3779B97F4A7C15);
-  for (uint32_t at = 0; at < text->bytes; at += 8) {
-    uint64_t word;
-    __builtin_memcpy(&word, text->text + at, sizeof word);
-    const uint32_t rest = text->bytes - at;
-    if (rest < 8) word &= (UINT64_C(1) << (8 * rest)) - 1;
+  const char* at = text->text;
+  uint64_t word;
+  uint32_t rest = text->bytes;
+  for (; rest > 8; rest -= 8, at += 8) {
+    __builtin_memcpy(&word, at, sizeof word);
     key = (key ^ word) * UINT64_C(0xD6E8FEB86659FD93);
     key ^= key >> 32;
   }
+  __builtin_memcpy(&word, at, sizeof word);
+  key = (key ^ (rest ? word << (64 - 8 * rest) : 0)) * UINT64_C(0xD6E8FEB86659FD93);
+  key ^= key >> 32;
   return key ? key : 1;
 }
 

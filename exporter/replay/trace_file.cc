@@ -157,12 +157,10 @@ void ReplayPage(Replay& replay, std::uint32_t cpu, const void* data) {
   const std::size_t size = replay.layout.subbuffer_size();
   std::memcpy(replay.page.data(), data, size);
   const PageResult result =
-      WalkPage(std::span(replay.page).first(size), replay.layout,
-               [&](std::uint64_t time, const std::byte* record, std::uint32_t length) {
-                 replay.last_ns = std::max(replay.last_ns, time);
-                 replay.dispatcher.OnRecord(cpu, time, record, length);
-               });
-  if (result.error != PageError::kNone) replay.state.Count(ToRecordError(result.error));
+      replay.dispatcher.OnPage(cpu, std::span(replay.page).first(size), replay.layout);
+  if (result.error == PageError::kNone) {
+    replay.last_ns = std::max(replay.last_ns, result.end_ns);
+  }
   if (result.events_lost) {
     replay.state.AddLoss(cpu, LossReason::kOverrun, std::max<std::uint64_t>(result.lost_count, 1));
     if (result.lost_count == 0) replay.state.Count(RecordError::kLossUncounted);

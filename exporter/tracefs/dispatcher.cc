@@ -20,6 +20,22 @@ RecordError ToRecordError(PageError error) {
   return RecordError::kPageTooShort;
 }
 
+namespace {
+
+kmem_verdict DoNothing(std::byte* /*tally*/, const std::byte* /*record*/,
+                       const BoundField* /*fields*/, const kmem_context& /*context*/) {
+  return KMEM_COUNTED;
+}
+
+Handler ChooseHandler(const EventSpec& spec, const BoundEvent& bound) {
+  for (std::size_t i = 0; i < spec.fields.size(); ++i) {
+    if (!FillsExactly(bound.fields[i], spec.fields[i].width)) return spec.handler;
+  }
+  return spec.exact_handler != nullptr ? spec.exact_handler : spec.handler;
+}
+
+}  // namespace
+
 Dispatcher::Dispatcher(const TraceCollectors& collectors, const KernelFacts& facts,
                        std::uint32_t cpus, EventState& state)
     : collectors_(collectors), state_(state) {
@@ -80,16 +96,19 @@ void Dispatcher::Bind(const std::string& event_name, const Formats& formats) {
   entry.kind = Entry::Kind::kWanted;
   entry.tracepoint = static_cast<std::uint32_t>(tracepoint);
   entry.min_length = formats.Bind(event_name, {}).record_length;
+  std::vector<Route> routes;
   for (std::size_t i = 0; i < collectors_.size(); ++i) {
     for (const EventSpec& spec : collectors_[i]->events()) {
       if (spec.name != event_name) continue;
       bound_.push_back(std::make_unique<BoundEvent>(formats.Bind(event_name, spec.fields)));
       const BoundEvent& bound = *bound_.back();
       entry.min_length = std::max(entry.min_length, bound.record_length);
-      entry.routes.push_back({spec.handler, bound.fields.data(), state_.tallies[i].At(0),
-                              state_.tallies[i].stride(), CommonOf(i)});
+      routes.push_back({ChooseHandler(spec, bound), bound.fields.data(), state_.tallies[i].At(0),
+                        state_.tallies[i].stride(), CommonOf(i)});
     }
   }
+  entry.first = routes.empty() ? Route{.handler = &DoNothing} : routes.front();
+  if (routes.size() > 1) entry.more.assign(routes.begin() + 1, routes.end());
   EntryOf(formats.Id(event_name)) = std::move(entry);
   state_.tracepoints[tracepoint].enabled = true;
 }
@@ -101,33 +120,64 @@ void Dispatcher::Ignore(std::span<const std::uint16_t> ids) {
   }
 }
 
+Dispatcher::Reading Dispatcher::BeginReading(std::uint32_t cpu) noexcept {
+  return {.entries = entries_.data(),
+          .entry_count = entries_.size(),
+          .events = state_.cpus[cpu].events.data(),
+          .context = {.time_ns = 0, .cpu = cpu, .bytes = 0, .common = nullptr}};
+}
+
+void Dispatcher::CountUnusable(const std::byte* record, std::uint32_t length) noexcept {
+  std::uint16_t id = 0;
+  if (length < sizeof id) return state_.Count(RecordError::kShortPayload);
+  std::memcpy(&id, record, sizeof id);
+  const Entry::Kind kind = id < entries_.size() ? entries_[id].kind : Entry::Kind::kUnknown;
+  if (kind == Entry::Kind::kWanted) state_.Count(RecordError::kShortPayload);
+  if (kind == Entry::Kind::kUnknown) state_.Count(RecordError::kUnknownEventId);
+}
+
+// Inlined into the walk over a page: the walk, this look-up and the choice of a handler are one
+// loop.
+[[gnu::always_inline]] inline void Dispatcher::Tally(Reading& reading,
+                                                     const std::byte* record) noexcept {
+  kmem_context& context = reading.context;
+  std::uint16_t id = 0;
+  std::memcpy(&id, record, sizeof id);  // a shorter record has kRecordSlack behind it
+  // No entry's records are shorter than an id: what is, is not mistaken for one.
+  if (id >= reading.entry_count || context.bytes < reading.entries[id].min_length) [[unlikely]] {
+    return CountUnusable(record, context.bytes);
+  }
+  const Entry& entry = reading.entries[id];
+  reading.events[entry.tracepoint]++;
+  const auto run = [&](const Route& route) -> int {
+    context.common = route.common;
+    return route.handler(route.tallies + context.cpu * route.stride, record, route.fields, context);
+  };
+  int verdict = run(entry.first);
+  for (const Route& route : entry.more) verdict |= run(route);
+  if (verdict != KMEM_COUNTED) [[unlikely]]
+    state_.Count(RecordError::kImplausibleValue);
+}
+
+PageResult Dispatcher::OnPage(std::uint32_t cpu, std::span<const std::byte> page,
+                              const PageLayout& layout) noexcept {
+  Reading reading = BeginReading(cpu);
+  const PageResult result = WalkPage(
+      page, layout, [&](std::uint64_t time, const std::byte* record, std::uint32_t length) {
+        reading.context.time_ns = time;
+        reading.context.bytes = length;
+        Tally(reading, record);
+      });
+  if (result.error != PageError::kNone) state_.Count(ToRecordError(result.error));
+  return result;
+}
+
 void Dispatcher::OnRecord(std::uint32_t cpu, std::uint64_t time_ns, const std::byte* record,
                           std::uint32_t length) noexcept {
-  std::uint16_t id = 0;
-  if (length < sizeof id) {
-    state_.Count(RecordError::kShortPayload);
-    return;
-  }
-  std::memcpy(&id, record, sizeof id);
-  if (id >= entries_.size() || entries_[id].kind != Entry::Kind::kWanted) {
-    const bool ignored = id < entries_.size() && entries_[id].kind == Entry::Kind::kIgnored;
-    if (!ignored) state_.Count(RecordError::kUnknownEventId);
-    return;
-  }
-  const Entry& entry = entries_[id];
-  if (length < entry.min_length) {
-    state_.Count(RecordError::kShortPayload);
-    return;
-  }
-  state_.cpus[cpu].events[entry.tracepoint]++;
-  kmem_context context{.time_ns = time_ns, .cpu = cpu, .bytes = length, .common = nullptr};
-  bool plausible = true;
-  for (const Route& route : entry.routes) {
-    context.common = route.common;
-    plausible &= route.handler(route.tallies + cpu * route.stride, record, route.fields, context) ==
-                 KMEM_COUNTED;
-  }
-  if (!plausible) state_.Count(RecordError::kImplausibleValue);
+  Reading reading = BeginReading(cpu);
+  reading.context.time_ns = time_ns;
+  reading.context.bytes = length;
+  Tally(reading, record);
 }
 
 }  // namespace kmem

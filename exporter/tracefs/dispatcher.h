@@ -46,6 +46,11 @@ class Dispatcher {
   // Copies what scrapes need of the collectors' common state into the state, as of `now_ns`.
   void ReadCommon(std::uint64_t now_ns);
 
+  // Walks one sub-buffer of that CPU and tallies its records, as OnRecord() does; an error of the
+  // walk is counted too.
+  PageResult OnPage(std::uint32_t cpu, std::span<const std::byte> page,
+                    const PageLayout& layout) noexcept;
+
   // Tallies one record. Called for every event, by the one thread that owns the state; it neither
   // allocates nor locks. kRecordSlack bytes behind the record must be readable.
   void OnRecord(std::uint32_t cpu, std::uint64_t time_ns, const std::byte* record,
@@ -53,23 +58,37 @@ class Dispatcher {
 
  private:
   struct Route {
-    Handler handler;
-    const BoundField* fields;
-    std::byte* tallies;  // of CPU 0
-    std::size_t stride;
-    void* common;
+    Handler handler = nullptr;
+    const BoundField* fields = nullptr;
+    std::byte* tallies = nullptr;  // of CPU 0
+    std::size_t stride = 0;
+    void* common = nullptr;
   };
+  static constexpr std::uint32_t kNoLength = UINT32_MAX;  // a record has at most a sub-buffer's
   struct Entry {
     enum class Kind : std::uint8_t { kUnknown, kIgnored, kWanted };
+    std::uint32_t min_length = kNoLength;  // all others are of kWanted
+    std::uint32_t tracepoint = 0;          // index in EventState::tracepoints
+    Route first{};                         // most have one; a wanted one has one that does nothing
+    std::vector<Route> more;
     Kind kind = Kind::kUnknown;
-    std::uint32_t tracepoint = 0;  // index in EventState::tracepoints
-    std::uint32_t min_length = 0;
-    std::vector<Route> routes;
+  };
+  // What is the same for all records of a page.
+  struct Reading {
+    const Entry* entries;
+    std::size_t entry_count;
+    std::uint64_t* events;  // of the CPU, by tracepoint
+    kmem_context context;
   };
   struct alignas(64) Line {
     std::array<std::byte, 64> bytes;
   };
   Entry& EntryOf(std::uint16_t id);
+  [[nodiscard]] Reading BeginReading(std::uint32_t cpu) noexcept;
+  // OnRecord() of the record that the context tells of.
+  void Tally(Reading& reading, const std::byte* record) noexcept;
+  // Counts why a record is of no use.
+  void CountUnusable(const std::byte* record, std::uint32_t length) noexcept;
   std::byte* CommonOf(std::size_t collector);  // nullptr: it has none
 
   const TraceCollectors& collectors_;

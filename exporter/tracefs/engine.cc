@@ -260,13 +260,9 @@ void TracefsEngine::DrainCpu(CpuReader& reader) {
       break;
     }
     const PageResult result =
-        WalkPage(subbuffer.first(static_cast<std::size_t>(got)), layout_,
-                 [&](std::uint64_t time, const std::byte* record, std::uint32_t length) {
-                   dispatcher_->OnRecord(reader.cpu(), time, record, length);
-                 });
+        dispatcher_->OnPage(reader.cpu(), subbuffer.first(static_cast<std::size_t>(got)), layout_);
     reader.AddRecords(result.records);
     bytes += result.data_length;
-    if (result.error != PageError::kNone) state_.Count(ToRecordError(result.error));
   }
   fullest_bytes_ = std::max(fullest_bytes_, bytes);
 }

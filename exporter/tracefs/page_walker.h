@@ -41,6 +41,7 @@ struct PageResult {
   std::uint64_t lost_count = 0;   // how many; 0 where events_lost is set: the page does not say
   std::uint32_t data_length = 0;  // bytes of records
   std::uint32_t records = 0;      // handed to the sink
+  std::uint64_t end_ns = 0;       // when the last record was written; without any, the page begun
 };
 
 namespace internal {
@@ -77,6 +78,65 @@ inline std::uint64_t AbsoluteTime(std::uint64_t stamp, std::uint64_t before) {
   return time;
 }
 
+// The page's header into `result`; how many bytes of records follow it. 0 where it is corrupt.
+inline std::size_t ReadHeader(std::span<const std::byte> page, const PageLayout& layout,
+                              PageResult& result) {
+  if (page.size() < layout.data_offset) {
+    result.error = PageError::kPageTooShort;
+    return 0;
+  }
+  const std::uint32_t commit = Load32(page.data() + layout.commit_offset);
+  const std::size_t length = commit & ~(kCommitLost | kCommitLostStored);
+  const std::size_t room = page.size() - layout.data_offset;
+  if (length > room) {
+    result.error = PageError::kCommitBeyondPage;
+    return 0;
+  }
+  const std::byte* const behind = page.data() + layout.data_offset + length;
+  result.end_ns = Load64(page.data());
+  result.data_length = static_cast<std::uint32_t>(length);
+  if ((commit & kCommitLost) != 0) {
+    result.events_lost = true;
+    if ((commit & kCommitLostStored) != 0 && length + layout.commit_size <= room) {
+      result.lost_count = layout.commit_size == 8 ? Load64(behind) : Load32(behind);
+    }
+  }
+  return length;
+}
+
+// What something is that is no short record.
+struct Special {
+  enum class Kind : std::uint8_t { kNothing, kRecord, kEnd };
+  Kind kind;
+  PageError error;            // not kNone only for kEnd
+  std::size_t at;             // where it ends, or where its record begins
+  std::size_t record_length;  // of kRecord
+  std::uint64_t time;         // from now on; of kRecord: without the header's part
+};
+
+// It begins with `header` and goes on at `at`. All by value, so that the walk has it in registers.
+inline Special ReadSpecial(std::uint32_t header, std::span<const std::byte> data, std::size_t at,
+                           std::uint64_t time) {
+  using enum Special::Kind;
+  const auto ends = [&](PageError error) { return Special{kEnd, error, at, 0, time}; };
+  const std::uint32_t type_len = header & 31;
+  const std::uint64_t delta = header >> 5;
+  if (type_len == kTypePadding && delta == 0) return ends(PageError::kNone);
+  if (data.size() - at < 4) return ends(PageError::kRecordBeyondData);
+  const std::uint32_t word = Load32(data.data() + at);
+  const std::uint64_t stamp = (std::uint64_t{word} << kTimeDeltaBits) + delta;
+  if (type_len == kTypeTimeExtend) return {kNothing, PageError::kNone, at + 4, 0, time + stamp};
+  if (type_len == kTypeTimeStamp) {
+    return {kNothing, PageError::kNone, at + 4, 0, AbsoluteTime(stamp, time)};
+  }
+  if (word < 4) return ends(PageError::kRecordLengthTooSmall);
+  if (type_len == kTypePadding) {
+    if (word > data.size() - at) return ends(PageError::kRecordBeyondData);
+    return {kNothing, PageError::kNone, at + word, 0, time + delta};
+  }
+  return {kRecord, PageError::kNone, at + 4, word - 4, time};
+}
+
 }  // namespace internal
 
 // Calls sink(time, record, length) for every event: `record` are `length` bytes, the common fields
@@ -88,76 +148,38 @@ template <class Sink>
 PageResult WalkPage(std::span<const std::byte> page, const PageLayout& layout, Sink&& sink) {
   using namespace internal;
   PageResult result;
-  if (page.size() < layout.data_offset) {
-    result.error = PageError::kPageTooShort;
-    return result;
-  }
-  const std::uint32_t commit = Load32(page.data() + layout.commit_offset);
-  const std::size_t length = commit & ~(kCommitLost | kCommitLostStored);
-  const std::size_t room = page.size() - layout.data_offset;
-  if (length > room) {
-    result.error = PageError::kCommitBeyondPage;
-    return result;
-  }
-  const std::byte* const data = page.data() + layout.data_offset;
-  result.data_length = static_cast<std::uint32_t>(length);
-  if ((commit & kCommitLost) != 0) {
-    result.events_lost = true;
-    if ((commit & kCommitLostStored) != 0 && length + layout.commit_size <= room) {
-      result.lost_count = layout.commit_size == 8 ? Load64(data + length) : Load32(data + length);
-    }
-  }
-
-  std::uint64_t time = Load64(page.data());
+  const std::size_t length = ReadHeader(page, layout, result);
+  if (length == 0) return result;
+  const std::span<const std::byte> data = page.subspan(layout.data_offset, length);
+  // In locals: the sink may write anywhere, as far as the compiler knows.
+  std::uint64_t time = result.end_ns;
+  std::uint32_t records = 0;
   std::size_t at = 0;
   while (length - at >= 4) {
-    const std::uint32_t header = Load32(data + at);
+    const std::uint32_t header = Load32(data.data() + at);
     const std::uint32_t type_len = header & 31;
-    const std::uint64_t delta = header >> 5;
     at += 4;
     std::size_t record_length = std::size_t{type_len} * 4;
-    if (type_len == 0 || type_len >= kTypePadding) {
-      if (type_len == kTypePadding && delta == 0) return result;
-      if (length - at < 4) {
-        result.error = PageError::kRecordBeyondData;
-        return result;
-      }
-      const std::uint32_t word = Load32(data + at);
-      if (type_len == kTypeTimeExtend) {
-        time += (std::uint64_t{word} << kTimeDeltaBits) + delta;
-        at += 4;
-        continue;
-      }
-      if (type_len == kTypeTimeStamp) {
-        time = AbsoluteTime((std::uint64_t{word} << kTimeDeltaBits) + delta, time);
-        at += 4;
-        continue;
-      }
-      if (word < 4) {
-        result.error = PageError::kRecordLengthTooSmall;
-        return result;
-      }
-      if (type_len == kTypePadding) {
-        if (word > length - at) {
-          result.error = PageError::kRecordBeyondData;
-          return result;
-        }
-        time += delta;
-        at += word;
-        continue;
-      }
-      record_length = word - 4;
-      at += 4;
+    if (type_len == 0 || type_len >= kTypePadding) [[unlikely]] {
+      const Special special = ReadSpecial(header, data, at, time);
+      at = special.at;
+      time = special.time;
+      if (special.kind == Special::Kind::kNothing) continue;
+      result.error = special.error;
+      if (special.kind == Special::Kind::kEnd) break;
+      record_length = special.record_length;
     }
-    if (record_length > length - at) {
+    if (record_length > length - at) [[unlikely]] {
       result.error = PageError::kRecordBeyondData;
-      return result;
+      break;
     }
-    time += delta;
-    ++result.records;
-    sink(time, data + at, static_cast<std::uint32_t>(record_length));
+    time += header >> 5;
+    ++records;
+    sink(time, data.data() + at, static_cast<std::uint32_t>(record_length));
     at += record_length;
   }
+  result.records = records;
+  result.end_ns = time;
   return result;
 }
 

@@ -27,10 +27,7 @@ class Target {
     std::vector<std::byte> copy(page.size() + kRecordSlack);
     std::copy(page.begin(), page.end(), copy.begin());
     const PageResult result =
-        WalkPage(std::span(copy).first(page.size()), PageLayout{},
-                 [&](std::uint64_t time, const std::byte* record, std::uint32_t length) {
-                   dispatcher.OnRecord(1, time, record, length);
-                 });
+        dispatcher.OnPage(1, std::span(copy).first(page.size()), PageLayout{});
     if (std::size_t{result.records} * 4 > page.size()) std::abort();
     dispatcher.SettleCommon(UINT64_MAX, UINT64_MAX);
     Families out;

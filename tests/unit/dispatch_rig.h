@@ -21,8 +21,9 @@ namespace kmem {
 class DispatchRig {
  public:
   explicit DispatchRig(const std::string& kernel, std::uint32_t cpus = 2,
-                       const std::vector<std::string>& extra_events = {})
-      : collectors_(MakeTraceCollectors({})),
+                       const std::vector<std::string>& extra_events = {},
+                       const CollectorsConfig& config = {})
+      : collectors_(MakeTraceCollectors(config)),
         wanted_(WantedEvents(collectors_, extra_events)),
         facts_(Bind(kernel, formats_)),
         dispatcher_(collectors_, facts_, cpus, state_) {
@@ -39,13 +40,7 @@ class DispatchRig {
   [[nodiscard]] Dispatcher& dispatcher() { return dispatcher_; }
 
   PageResult OnPage(std::uint32_t cpu, const HeapPage& page, const PageLayout& layout = {}) {
-    const PageResult result =
-        WalkPage(page.bytes(), layout,
-                 [&](std::uint64_t time, const std::byte* record, std::uint32_t length) {
-                   dispatcher_.OnRecord(cpu, time, record, length);
-                 });
-    if (result.error != PageError::kNone) state_.Count(ToRecordError(result.error));
-    return result;
+    return dispatcher_.OnPage(cpu, page.bytes(), layout);
   }
   void OnRecord(const HeapPage& record, std::uint32_t cpu = 0, std::uint64_t time_ns = 1000) {
     dispatcher_.OnRecord(cpu, time_ns, record.data(), static_cast<std::uint32_t>(record.size()));

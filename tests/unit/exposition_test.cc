@@ -2,13 +2,16 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <prometheus/text_serializer.h>
 #include <zlib.h>
 
 #include <array>
 #include <cmath>
 #include <limits>
+#include <sstream>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "collectors/families.h"
 
@@ -163,6 +166,56 @@ TEST(SerializePrometheus, WritesCountersGaugesAndHistograms) {
             "kmem_h_bytes_bucket{cpu=\"0\",le=\"64\"} 1\n"
             "kmem_h_bytes_bucket{cpu=\"0\",le=\"4096\"} 3\n"
             "kmem_h_bytes_bucket{cpu=\"0\",le=\"+Inf\"} 6\n");
+}
+
+// The serialiser that everybody else uses, on numbers that are easily written in another way.
+TEST(SerializePrometheus, WritesWhatPrometheusCppWrites) {
+  using Limits = std::numeric_limits<double>;
+  Families families;
+  const std::vector<double> values{0,
+                                   -0.0,
+                                   1,
+                                   -1,
+                                   0.1,
+                                   0.1 + 0.2,
+                                   1e-4,
+                                   1e-5,
+                                   123456,
+                                   1234567.5,
+                                   1e14,
+                                   1e15 - 1,
+                                   1e15,
+                                   1e16,
+                                   1e17,
+                                   9007199254740993.0,
+                                   1e300,
+                                   5e-324,
+                                   Limits::infinity(),
+                                   -Limits::infinity(),
+                                   1.7976931348623157e308};
+  for (const Type type : {Type::Counter, Type::Gauge}) {
+    FamilyBuilder family(families, type, "x_total", "Help.");
+    for (const double value : values) {
+      family.Add({{"a", "b\"\\\n"}, {"v", std::to_string(value)}}, value);
+      family.Add({}, value);
+    }
+  }
+  const std::vector<double> bounds{0, 0.00005, 0.0001, 0.25, 96, 1048576, 4194304};
+  FamilyBuilder histogram(families, Type::Histogram, "h_bytes", "Help.");
+  histogram.AddHistogram({{"a", "b"}}, bounds, std::vector<std::uint64_t>{1, 2, 3, 4, 5, 6, 7, 8},
+                         1.5);
+  histogram.AddHistogram({}, bounds, std::vector<std::uint64_t>{0, 0, 0, 0, 0, 0, 0, 0}, 1e18);
+  auto& rest = families.emplace_back();
+  rest.name = "without_help";
+  rest.type = Type::Untyped;
+  rest.metric.emplace_back().untyped.value = 3;
+  auto& summary = families.emplace_back();
+  summary.name = "s";
+  summary.type = Type::Summary;
+  summary.metric.emplace_back().summary = {7, 2.5, {{0.5, 1}, {0.99, 2}}};
+  std::ostringstream theirs;
+  prometheus::TextSerializer().Serialize(theirs, families);
+  EXPECT_EQ(Serialize(families, TextFormat::kPrometheus), theirs.str());
 }
 
 TEST(SerializePrometheus, EscapesHelpOnce) {
