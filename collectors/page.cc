@@ -1,6 +1,7 @@
 #include "collectors/page.h"
 
 #include <array>
+#include <cstddef>
 #include <string>
 
 #include "collectors/merge.h"
@@ -139,6 +140,11 @@ void ExportZoneLocked(const page_counts& sum, const KernelFacts& facts, Families
 std::span<const EventSpec> PageCollector::events() const { return kEvents; }
 
 std::size_t PageCollector::tally_bytes() const { return sizeof(page_tally); }
+
+std::vector<WordRange> PageCollector::counters() const {
+  return {{offsetof(page_tally, counts) / sizeof(std::uint64_t),
+           sizeof(page_counts) / sizeof(std::uint64_t)}};
+}
 
 void PageCollector::Init(std::byte* tally, const KernelFacts& facts) const {
   reinterpret_cast<page_tally*>(tally)->gfp_nowarn = facts.gfp_nowarn;

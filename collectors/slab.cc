@@ -107,6 +107,11 @@ void SlabCollector::ReadCommon(const std::byte* common, std::vector<std::byte>& 
   AppendCaches(slab.caches, slab.cache_names, 0, out);
 }
 
+void SlabCollector::VisitCounters(std::span<std::byte> common,
+                                  const std::function<void(const CommonCounters&)>& visit) const {
+  VisitSlabCounters(common, visit);
+}
+
 std::vector<std::uint64_t> SlabCollector::Addresses(std::span<const std::byte> common) const {
   std::vector<std::uint64_t> addresses;
   for (const TableEntry& site : ParseSlabTables(common).sites) addresses.push_back(site.slot.key);

@@ -32,6 +32,8 @@ class SlabCollector : public TraceCollector {
   [[nodiscard]] std::size_t common_bytes() const override;
   void InitCommon(std::byte* common) const override;
   void ReadCommon(const std::byte* common, std::vector<std::byte>& out) const override;
+  void VisitCounters(std::span<std::byte> common,
+                     const std::function<void(const CommonCounters&)>& visit) const override;
   [[nodiscard]] bool wants_symbols() const override { return options_.callsites.enabled; }
   [[nodiscard]] std::vector<std::uint64_t> Addresses(
       std::span<const std::byte> common) const override;

@@ -1,6 +1,7 @@
 #include "collectors/slab_tables.h"
 
 #include <algorithm>
+#include <cstddef>
 #include <cstring>
 #include <optional>
 
@@ -85,6 +86,25 @@ SlabTables ParseSlabTables(std::span<const std::byte> bytes) {
     }
   }
   return tables;
+}
+
+void VisitSlabCounters(std::span<std::byte> bytes,
+                       const std::function<void(const CommonCounters&)>& visit) {
+  constexpr std::size_t kCounters = KMEM_SLOT_VALUES - 1;
+  static_assert(SLAB_SITE_SIZES == kCounters && SLAB_CACHE_FREES < kCounters);
+  constexpr std::size_t kValues = offsetof(TableEntry, slot) + offsetof(kmem_slot, values);
+  while (!bytes.empty()) {
+    std::span<const std::byte> rest = bytes;
+    const auto kind = Take<Kind>(rest);
+    const auto entry = Take<TableEntry>(rest);
+    const std::size_t size = kind == Kind::kSite ? sizeof(TableEntry) : sizeof(SlabCacheEntry);
+    // A place's next owner has another generation, whatever its key.
+    const std::uint64_t owner = entry.slot.key ^ std::uint64_t{entry.slot.generation} << 32;
+    visit({.place = std::uint64_t{static_cast<std::uint32_t>(kind)} << 32 | entry.place,
+           .owner = owner,
+           .values = bytes.subspan(sizeof kind + kValues, kCounters * sizeof(std::uint64_t))});
+    bytes = bytes.subspan(sizeof kind + size);
+  }
 }
 
 }  // namespace kmem

@@ -5,9 +5,11 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
+#include "collectors/collector.h"
 #include "collectors/ledger.h"
 #include "collectors/slab_tally.h"
 
@@ -33,5 +35,9 @@ struct SlabTables {
   std::vector<SlabCacheEntry> caches;
 };
 SlabTables ParseSlabTables(std::span<const std::byte> bytes);
+
+// Visits the counters of each slot in them (the value behind these, by site the sizes, is none).
+void VisitSlabCounters(std::span<std::byte> bytes,
+                       const std::function<void(const CommonCounters&)>& visit);
 
 }  // namespace kmem

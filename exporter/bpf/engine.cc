@@ -249,27 +249,33 @@ void BpfEngine::MapStates(const LibbpfLog& log) {
   mprotect(states, bytes, PROT_READ);  // from now on the kernel's alone
 }
 
+void BpfEngine::DestroyLink(bpf_link* link) { bpf_link__destroy(link); }
+
+int BpfEngine::AttachProgram(Route& route) {
+  // By its type: a BTF tracepoint's program already knows its target.
+  const bool raw = bpf_program__type(route.program) == BPF_PROG_TYPE_RAW_TRACEPOINT;
+  route.link.reset(raw ? bpf_program__attach_raw_tracepoint(route.program, route.tracepoint.c_str())
+                       : bpf_program__attach_trace(route.program));
+  return route.link == nullptr ? errno : 0;
+}
+
 void BpfEngine::Attach(const LibbpfLog& log) {
   int error = 0;
+  bool attached = false;
   for (std::size_t i = 0; i < routes_.size(); ++i) {
     Route& route = routes_[i];
     if (route.program == nullptr) continue;
-    // By its type: a BTF tracepoint's program already knows its target.
-    const bool raw = bpf_program__type(route.program) == BPF_PROG_TYPE_RAW_TRACEPOINT;
-    bpf_link* const link =
-        raw ? bpf_program__attach_raw_tracepoint(route.program, route.tracepoint.c_str())
-            : bpf_program__attach_trace(route.program);
-    if (link == nullptr) {
-      error = errno;
+    if (const int failure = AttachProgram(route); failure != 0) {
+      error = failure;
       state_.tracepoints[i].enabled = false;
       spdlog::error("tracepoint not used: {}: its program can't be attached: {}", route.tracepoint,
                     std::strerror(error));
       continue;
     }
-    links_.emplace_back(link, [](bpf_link* old) { bpf_link__destroy(old); });
+    attached = true;
     route.program_fd = bpf_program__fd(route.program);
   }
-  if (links_.empty() && companion_ == nullptr) {
+  if (!attached && companion_ == nullptr) {
     if (error != 0) log.Fail(error, "attaching the programs");
     throw TracingError(TracingProblem::kFailed, "bpf: no tracepoint can be used (see the log)");
   }
@@ -290,14 +296,53 @@ kmem_bpf_cpu& BpfEngine::Cpu(std::uint32_t cpu) const {
 }
 
 EventState BpfEngine::Snapshot() {
+  EventState out = ReadSettled();
+  if (companion_ != nullptr) companion_->AddTo(out, companion_collector_);
+  return out;
+}
+
+EventState BpfEngine::ReadSettled() {
   EventState out = ReadState();
   for (std::size_t i = 0; i < collectors_.size(); ++i) {
     for (std::uint32_t cpu = 0; cpu < cpus_; ++cpu) {
       collectors_[i]->Settle(out.tallies[i].At(cpu), out.taken_at_ns - kInFlightNs);
     }
   }
-  if (companion_ != nullptr) companion_->AddTo(out, companion_collector_);
   return out;
+}
+
+TraceLoad BpfEngine::ReadLoad() {
+  TraceLoad load = companion_ == nullptr ? TraceLoad{} : companion_->ReadLoad();
+  load.lost = 0;  // no fewer events of others would have saved those
+  load.events.assign(routes_.size(), 0);
+  for (std::size_t i = 0; i < routes_.size(); ++i) {
+    if (routes_[i].program_fd < 0) continue;
+    for (std::uint32_t cpu = 0; cpu < cpus_; ++cpu) {
+      load.events[i] += LoadWord(Cpu(cpu).marks[routes_[i].mark].sequence) / 2;
+    }
+  }
+  const std::scoped_lock lock(mutex_);
+  load.reader_seconds += state_.drain_seconds;
+  return load;
+}
+
+EventState BpfEngine::Open(std::span<const std::size_t> tracepoints) {
+  for (const std::size_t i : tracepoints) {
+    const int error = AttachProgram(routes_[i]);
+    const std::scoped_lock lock(mutex_);
+    if (error != 0 && state_.tracepoints[i].enabled) {
+      spdlog::error("tracepoint not used: {}: its program can't be attached: {}",
+                    routes_[i].tracepoint, std::strerror(error));
+    }
+    state_.tracepoints[i].enabled = error == 0;
+  }
+  return ReadSettled();
+}
+
+EventState BpfEngine::Close(std::span<const std::size_t> tracepoints) {
+  EventState state = ReadSettled();
+  for (const std::size_t i : tracepoints) routes_[i].link.reset();
+  return state;
 }
 
 EventState BpfEngine::ReadState() {

@@ -41,6 +41,11 @@ std::byte* Dispatcher::CommonOf(std::size_t collector) {
   return common.empty() ? nullptr : reinterpret_cast<std::byte*>(common.data());
 }
 
+void Dispatcher::Resume(std::size_t collector) {
+  std::byte* const common = CommonOf(collector);
+  if (common != nullptr) collectors_[collector]->ResumeCommon(common);
+}
+
 void Dispatcher::ReadCommon(std::uint64_t now_ns) {
   for (std::size_t i = 0; i < collectors_.size(); ++i) {
     const std::byte* const common = CommonOf(i);
@@ -59,11 +64,13 @@ Dispatcher::Entry& Dispatcher::EntryOf(std::uint16_t id) {
 void Dispatcher::Bind(const std::string& event_name, const Formats& formats) {
   const std::size_t tracepoint = state_.tracepoints.size();
   state_.tracepoints.push_back({event_name, false});
+  gates_.push_back(std::make_unique<Gate>());
   for (CpuCounts& cpu : state_.cpus) cpu.events.push_back(0);
 
   Entry entry;
   entry.kind = Entry::Kind::kWanted;
   entry.tracepoint = static_cast<std::uint32_t>(tracepoint);
+  entry.gate = gates_.back().get();
   entry.min_length = formats.Bind(event_name, {}).record_length;
   for (std::size_t i = 0; i < collectors_.size(); ++i) {
     for (const EventSpec& spec : collectors_[i]->events()) {
@@ -102,6 +109,10 @@ void Dispatcher::OnRecord(std::uint32_t cpu, std::uint64_t time_ns, const std::b
   const Entry& entry = entries_[id];
   if (length < entry.min_length) {
     state_.Count(RecordError::kShortPayload);
+    return;
+  }
+  if (!entry.gate->Has(time_ns)) {
+    outside_++;
     return;
   }
   state_.cpus[cpu].events[entry.tracepoint]++;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -22,6 +23,26 @@ namespace kmem {
 // The counter of a page that could not be walked to its end. `error` is not kNone.
 RecordError ToRecordError(PageError error);
 
+// The time in which a tracepoint's events are counted. Set by another thread than the one that
+// looks.
+class Gate {
+ public:
+  [[nodiscard]] bool Has(std::uint64_t time_ns) const {
+    return time_ns >= from_ns_.load(std::memory_order_relaxed) &&
+           time_ns < until_ns_.load(std::memory_order_relaxed);
+  }
+  void Open(std::uint64_t from_ns) {
+    from_ns_ = UINT64_MAX;
+    until_ns_ = UINT64_MAX;
+    from_ns_ = from_ns;
+  }
+  void Close(std::uint64_t until_ns) { until_ns_ = until_ns; }
+
+ private:
+  std::atomic<std::uint64_t> from_ns_{0};
+  std::atomic<std::uint64_t> until_ns_{UINT64_MAX};
+};
+
 class Dispatcher {
  public:
   // Counts into `state`, whose CPUs and collectors it shapes; both must outlive this. `facts` are
@@ -35,6 +56,14 @@ class Dispatcher {
 
   // Records of these events are known and wanted by nobody. Events bound stay bound.
   void Ignore(std::span<const std::uint16_t> ids);
+
+  // The gate of a tracepoint, by its index in EventState::tracepoints; open from the start.
+  [[nodiscard]] Gate& GateOf(std::size_t tracepoint) { return *gates_[tracepoint]; }
+  // Events that met a closed gate: they are counted nowhere else.
+  [[nodiscard]] std::uint64_t outside() const { return outside_; }
+
+  // A collector's tracepoints have not been traced for a while, and are from now on.
+  void Resume(std::size_t collector);
 
   // Copies what scrapes need of the collectors' common state into the state, as of `now_ns`.
   void ReadCommon(std::uint64_t now_ns);
@@ -57,6 +86,7 @@ class Dispatcher {
     Kind kind = Kind::kUnknown;
     std::uint32_t tracepoint = 0;  // index in EventState::tracepoints
     std::uint32_t min_length = 0;
+    const Gate* gate = nullptr;
     std::vector<Route> routes;
   };
   struct alignas(64) Line {
@@ -70,6 +100,8 @@ class Dispatcher {
   std::vector<Entry> entries_;                      // by event id
   std::vector<std::unique_ptr<BoundEvent>> bound_;  // what the routes point into
   std::vector<std::vector<Line>> commons_;          // by collector; also that
+  std::vector<std::unique_ptr<Gate>> gates_;        // by tracepoint
+  std::uint64_t outside_ = 0;
 };
 
 }  // namespace kmem
