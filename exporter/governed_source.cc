@@ -158,6 +158,8 @@ void GovernedSource::Do(const Governor::Action& action) {
       EventState state = Toggle([&] { return source_->Close(tracepoints); }, tracepoints.size());
       scaler_.Start(action.group, state);
       windows_[action.group].last_end_ns = state.taken_at_ns;
+      windows_[action.group].events_at_end = Counted(action.group, state);
+      windows_[action.group].outside_at_end = source_->ReadLoad().outside;
       CountTraced(action.group, state.taken_at_ns, false);
       spdlog::debug("{} is sampled from now on", NameOf(action.group));
       break;
@@ -227,7 +229,10 @@ void GovernedSource::EndWindow(std::size_t group, EventState& state) {
       static_cast<double>(std::max(end_ns, windows.open_since_ns + 1) - windows.open_since_ns);
   const auto period = static_cast<double>(end_ns - std::min(end_ns, windows.last_end_ns));
   const std::uint64_t events = Counted(group, state) - windows.events_at_begin;
-  const std::uint64_t lost = source_->ReadLoad().lost - windows.lost_at_begin;
+  const TraceLoad load = source_->ReadLoad();
+  const std::uint64_t lost = load.lost - windows.lost_at_begin;
+  const std::uint64_t strays =
+      windows.events_at_begin - windows.events_at_end + load.outside - windows.outside_at_end;
   const double loss_factor = std::min(
       static_cast<double>(events + lost) / static_cast<double>(std::max<std::uint64_t>(events, 1)),
       kMostLossFactor);
@@ -236,7 +241,10 @@ void GovernedSource::EndWindow(std::size_t group, EventState& state) {
   governor_->WindowEnded(group, {.now = static_cast<double>(NowNs()) * kNs,
                                  .seconds = length * kNs,
                                  .events = events,
-                                 .lost = lost});
+                                 .lost = lost,
+                                 .strays = strays});
+  windows.events_at_end = windows.events_at_begin + events;
+  windows.outside_at_end = load.outside;
 }
 
 }  // namespace kmem

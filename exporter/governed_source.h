@@ -42,6 +42,8 @@ class GovernedSource : public EventSource {
     std::uint64_t open_since_ns = 0;  // 0: not traced now
     std::uint64_t last_end_ns = 0;    // of a window, or of being exact
     std::uint64_t events_at_begin = 0;
+    std::uint64_t events_at_end = 0;   // of the last window
+    std::uint64_t outside_at_end = 0;  // TraceLoad::outside then
     std::uint64_t lost_at_begin = 0;
   };
 

@@ -10,7 +10,7 @@ constexpr double kTickSeconds = 1.0;
 // Of the budget that is planned to be spent: estimates err.
 constexpr double kAim = 0.85;
 // Of what is there that a group may take and be exact, while others come after it.
-constexpr double kMostOfWhatIsThere = 0.75;
+constexpr double kMostOfWhatIsThere = 0.9;
 constexpr double kBackBelow = 0.7;
 constexpr double kFarOver = 3;
 constexpr double kMostPressure = 8;
@@ -155,16 +155,22 @@ void Governor::StartSampling(std::size_t index, double now, std::vector<Action>&
   actions.push_back({index, Action::Kind::kStart});
 }
 
+double Governor::ShortestWindow(const Group& group) {
+  return group.longest_window < kLongestPeriod ? kShortestLossyWindow : kShortestWindow;
+}
+
 void Governor::PlanPeriod(Group& group) const {
-  const double wanted = cycle_cost_ / (kToggleShare * std::max(group.share, 1e-9));
-  group.period = std::clamp(wanted, kShortestPeriod, kLongestPeriod);
+  const double share = std::max(group.share, 1e-9);
+  const double events = group.strays + ShortestWindow(group) * group.rate;
+  const double least = cycle_cost_ + events * CostPerEvent();
+  group.period = std::clamp(std::max(cycle_cost_ / kToggleShare, least) / share, kShortestPeriod,
+                            kLongestPeriod);
 }
 
 double Governor::WindowSeconds(const Group& group) const {
   const double cost = std::max(group.rate * CostPerEvent(), 1e-9);
-  const double spend = group.share * group.period - cycle_cost_;
-  const bool lossy = group.longest_window < kLongestPeriod;
-  const double shortest = lossy ? kShortestLossyWindow : kShortestWindow;
+  const double spend = group.share * group.period - cycle_cost_ - group.strays * CostPerEvent();
+  const double shortest = ShortestWindow(group);
   const double longest = std::min(group.longest_window, kLongestWindowShare * group.period);
   return std::clamp(spend / cost, shortest, std::max(shortest, longest));
 }
@@ -198,6 +204,7 @@ void Governor::WindowEnded(std::size_t index, const Window& window) {
   const double seen = static_cast<double>(window.events + window.lost) /
                       std::max(window.seconds, kShortestLossyWindow);
   Smooth(group.rate, seen);
+  Smooth(group.strays, static_cast<double>(window.strays));
   const auto lost = static_cast<double>(window.lost);
   if (lost > kLossShare * static_cast<double>(window.events + window.lost)) {
     group.lossy_rate = group.lossy_rate > 0 ? std::min(group.lossy_rate, seen) : seen;

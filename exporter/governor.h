@@ -57,6 +57,7 @@ class Governor {
     double seconds = 0;
     std::uint64_t events = 0;
     std::uint64_t lost = 0;
+    std::uint64_t strays = 0;  // events that cost as well, before it and after the one before
   };
 
   // Windows begin at least so many seconds after one another, so each tracepoint is enabled and
@@ -83,6 +84,7 @@ class Governor {
     double rate = 0;       // events a second while it is traced, smoothed
     double allowance = 0;  // seconds per second that it may cost and be exact
     double share = 0;      // that it may cost if it is sampled
+    double strays = 0;     // events of a cycle outside of its window, smoothed
     // Exact.
     int ticks_over = 0;
     // Sampled.
@@ -104,6 +106,7 @@ class Governor {
   void CheckExact(double now, std::vector<Action>& actions);
   void CheckWindows(double now, std::vector<Action>& actions);
   void StartSampling(std::size_t group, double now, std::vector<Action>& actions);
+  [[nodiscard]] static double ShortestWindow(const Group& group);
   void PlanPeriod(Group& group) const;
   [[nodiscard]] double WindowSeconds(const Group& group) const;
   [[nodiscard]] bool MayBeExact(const Group& group, double now) const;

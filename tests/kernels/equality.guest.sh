@@ -15,7 +15,7 @@ start() { # ENGINE PORT CONFIGURATION...
     engine=$1 port=$2
     shift 2
     printf '%s\n' "$@" 'web:' '  per_cpu_detail: true' "  listen_addresses: ['127.0.0.1:$port']" >/tmp/config.yaml
-    kmem_exporter --engine="$engine" --config.file=/tmp/config.yaml 2>/tmp/log.$engine &
+    kmem_exporter --engine="$engine" --overhead.budget-percent=0 --config.file=/tmp/config.yaml 2>/tmp/log.$engine &
     exporter=$!
     # Memory gets short on purpose.
     echo -1000 >/proc/$exporter/oom_score_adj
