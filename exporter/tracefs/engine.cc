@@ -24,6 +24,7 @@ constexpr std::uint64_t kLookIntervalNs = 1'000 * kNsPerMs;
 constexpr std::chrono::milliseconds kSnapshotDeadline{5};
 // For a state that must be of now: the drain thread may have to wait for a CPU.
 constexpr std::chrono::milliseconds kPatientDeadline{500};
+constexpr int kPatientAttempts = 60;
 // The drain is to come before a CPU's buffer is fuller than this at the pace of the last one.
 constexpr double kFillTarget = 0.25;
 // After so many wake-ups in a row by buffers that held next to nothing, poll() is not trusted any
@@ -230,7 +231,7 @@ EventState TracefsEngine::Open(std::span<const std::size_t> tracepoints) {
     ExpectOpenEvents();
   }
   // Their gates are closed until the collectors have resumed.
-  EventState state = exchange_.Take(kPatientDeadline, [this] { Wake(); });
+  EventState state = TakeSurely();
   state.taken_at_ns = MonotonicNs();
   for (const std::size_t tracepoint : tracepoints) {
     dispatcher_->GateOf(tracepoint).Open(state.taken_at_ns);
@@ -253,8 +254,17 @@ EventState TracefsEngine::Close(std::span<const std::size_t> tracepoints) {
     }
     ExpectOpenEvents();
   }
-  EventState state = exchange_.Take(kPatientDeadline, [this] { Wake(); });
+  EventState state = TakeSurely();
   state.taken_at_ns = now_ns;
+  return state;
+}
+
+EventState TracefsEngine::TakeSurely() {
+  const std::uint64_t asked_ns = MonotonicNs();
+  EventState state;
+  for (int i = 0; i < kPatientAttempts && state.taken_at_ns < asked_ns; ++i) {
+    state = exchange_.Take(kPatientDeadline, [this] { Wake(); });
+  }
   return state;
 }
 

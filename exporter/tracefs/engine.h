@@ -66,6 +66,7 @@ class TracefsEngine : public LiveSource {
 
   // The governing thread.
   void ExpectOpenEvents();
+  // A state that holds everything up to now.
   EventState TakeSurely();
 
   const TraceCollectors& collectors_;

@@ -7,12 +7,18 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 OF_PROMETHEUS = {"up", "ALERTS", "scrape_duration_seconds", "scrape_samples_scraped"}
 
 
+def _names_in(file):
+    return set(re.findall(r"^(\w+)(?:\{.*\})? \S+$", file.read_text(encoding="utf-8"), re.MULTILINE))
+
+
 def existing():
     """The names of all series that a scrape of some kernel gives."""
-    names = set()
-    for file in (REPOSITORY / "tests/golden").glob("*.prom"):
-        names |= set(re.findall(r"^(\w+)(?:\{.*\})? \S+$", file.read_text(encoding="utf-8"), re.MULTILINE))
-    return names
+    return set().union(*map(_names_in, (REPOSITORY / "tests/golden").glob("*.prom")))
+
+
+def live_only():
+    """Those that a recorded trace does not have."""
+    return _names_in(REPOSITORY / "tests/golden/overhead.prom")
 
 
 def to_come():
@@ -32,9 +38,14 @@ def recordings_used_by(expression):
     return set(re.findall(r"\binstance\w*:\w+:\w+", re.sub(r'"(?:[^"\\]|\\.)*"', '""', expression)))
 
 
-def is_to_come(expression, recorded):
-    """Whether an expression needs a family that is still to come, by itself or through a recording rule."""
+def needs(expression, recorded, names):
+    """Whether an expression needs one of these families, by itself or through a recording rule."""
     needed = used_by(expression)
     for name in recordings_used_by(expression):
         needed |= used_by(recorded[name])
-    return bool(needed & to_come())
+    return bool(needed & names)
+
+
+def is_to_come(expression, recorded):
+    """Whether an expression needs a family that is still to come."""
+    return needs(expression, recorded, to_come())

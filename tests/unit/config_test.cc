@@ -183,7 +183,7 @@ TEST(ConfigTest, ErrorsSayPositionKeyProblemAndWhatIsAllowed) {
       {"engines: auto",
        "f.yaml:1:1: engines: is an unknown key, allowed is engine, on_tracing_failure, "
        "extra_events, web, "
-       "log, paths, tracefs, collectors"},
+       "log, paths, tracefs, overhead, collectors"},
       {"log: {level: info}\n\"log\": {}",
        "f.yaml:2:1: log: stands twice (first in line 1), allowed is each key once"},
       {"log:\n  level: loud\n",

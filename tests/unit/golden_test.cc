@@ -96,6 +96,27 @@ TEST_P(GoldenTest, TheExpositionIsTheGoldenOne) {
   ASSERT_EQ(lines.size(), golden.size()) << "the shorter one is the beginning of the other" << how;
 }
 
+// What a replay does not have: what tracing a live kernel costs.
+TEST(GoldenOverheadTest, TheExpositionIsTheGoldenOne) {
+  const TraceCollectors collectors = MakeTraceCollectors({});
+  EventState state;
+  state.overhead = Overhead{.budget_ratio = 0.01,
+                            .event_cost_seconds = 4e-8,
+                            .trace_seconds = 1.5,
+                            .drain_seconds = 0.25,
+                            .toggle_seconds = 0.125,
+                            .traced_seconds = {2.5, 100, 100, 100}};
+  Families families;
+  AppendOverheadMetrics(state, collectors, "bpf", families);
+  const std::string text = Serialize(families, TextFormat::kPrometheus);
+  const std::string path = std::string(KMEM_TEST_GOLDEN) + "/overhead.prom";
+  if (std::getenv("KMEM_UPDATE_GOLDEN") != nullptr) {
+    std::ofstream file(path, std::ios::trunc);
+    ASSERT_TRUE(file << text) << path;
+  }
+  EXPECT_EQ(text, ReadWhole(path));
+}
+
 // Those that every kernel has, of the metric contract.
 const std::set<std::string> kFamilies{
     "kmem_tracepoint_events_total",
