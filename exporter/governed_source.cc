@@ -9,6 +9,9 @@
 #include <ctime>
 #include <numeric>
 #include <random>
+#include <utility>
+
+#include "exporter/slowdown.h"
 
 namespace kmem {
 namespace {
@@ -44,9 +47,10 @@ double InterruptSeconds(std::size_t tracepoints) {
 }  // namespace
 
 GovernedSource::GovernedSource(std::unique_ptr<LiveSource> source,
-                               const TraceCollectors& collectors, const OverheadConfig& config,
-                               const EventCost& event_cost)
+                               const TraceCollectors& collectors, const ProcReader& proc,
+                               const OverheadConfig& config, const EventCost& event_cost)
     : collectors_(collectors),
+      proc_(proc),
       source_(std::move(source)),
       groups_(MakeSampleGroups(collectors, source_->Snapshot().tracepoints)),
       scaler_(collectors, groups_),
@@ -158,6 +162,7 @@ void GovernedSource::Do(const Governor::Action& action) {
       EventState state = Toggle([&] { return source_->Close(tracepoints); }, tracepoints.size());
       scaler_.Start(action.group, state);
       windows_[action.group].last_end_ns = state.taken_at_ns;
+      windows_[action.group].idle_at_end = ReadIdle();
       windows_[action.group].events_at_end = Counted(action.group, state);
       windows_[action.group].outside_at_end = source_->ReadLoad().outside;
       CountTraced(action.group, state.taken_at_ns, false);
@@ -168,7 +173,9 @@ void GovernedSource::Do(const Governor::Action& action) {
       EventState state = Toggle([&] { return source_->Open(tracepoints); }, tracepoints.size());
       scaler_.BeginWindow(action.group, state);
       windows_[action.group].events_at_begin = Counted(action.group, state);
+      windows_[action.group].cpus_at_begin = CountedByCpu(action.group, state);
       windows_[action.group].lost_at_begin = source_->ReadLoad().lost;
+      windows_[action.group].reader_at_begin = source_->ReadLoad().reader_seconds;
       CountTraced(action.group, state.taken_at_ns, true);
       break;
     }
@@ -214,12 +221,50 @@ void GovernedSource::CountTraced(std::size_t group, std::uint64_t now_ns, bool o
   windows.open_since_ns = open ? now_ns : 0;
 }
 
-std::uint64_t GovernedSource::Counted(std::size_t group, const EventState& state) const {
-  std::uint64_t events = 0;
-  for (const std::size_t tracepoint : groups_[group].tracepoints) {
-    for (const CpuCounts& cpu : state.cpus) events += cpu.events[tracepoint];
+std::vector<std::uint64_t> GovernedSource::CountedByCpu(std::size_t group,
+                                                        const EventState& state) const {
+  std::vector<std::uint64_t> events;
+  for (const CpuCounts& cpu : state.cpus) {
+    std::uint64_t& sum = events.emplace_back();
+    for (const std::size_t tracepoint : groups_[group].tracepoints) sum += cpu.events[tracepoint];
   }
   return events;
+}
+
+std::uint64_t GovernedSource::Counted(std::size_t group, const EventState& state) const {
+  const auto events = CountedByCpu(group, state);
+  return std::reduce(events.begin(), events.end());
+}
+
+std::vector<double> GovernedSource::ReadIdle() const {
+  try {
+    return IdleSeconds(proc_.Read("stat"), static_cast<double>(sysconf(_SC_CLK_TCK)));
+  } catch (const ProcError&) {
+    return {};
+  }
+}
+
+double GovernedSource::Slowdown(std::size_t group, const EventState& state, double seconds,
+                                double period) {
+  Windows& windows = windows_[group];
+  const std::vector<double> before = std::exchange(windows.idle_at_end, ReadIdle());
+  const std::vector<double>& now = windows.idle_at_end;
+  const std::vector<std::uint64_t> counted = CountedByCpu(group, state);
+  const double reading =
+      (source_->ReadLoad().reader_seconds - windows.reader_at_begin) / OnlineCpus();
+  std::vector<CpuWindow> cpus;
+  for (std::size_t i = 0; i < counted.size(); ++i) {
+    const std::uint64_t events =
+        counted[i] - (i < windows.cpus_at_begin.size() ? windows.cpus_at_begin[i] : 0);
+    if (events == 0) continue;
+    // Nothing is made up where it is not known how busy the CPU was.
+    const bool known = i < before.size() && i < now.size();
+    const double taken = static_cast<double>(events) * fixed_.event_cost_seconds + reading;
+    cpus.push_back({.events = events,
+                    .tracing_ratio = taken / seconds,
+                    .idle_ratio = known ? (now[i] - before[i]) / period : 1});
+  }
+  return SlowdownFactor(cpus);
 }
 
 void GovernedSource::EndWindow(std::size_t group, EventState& state) {
@@ -236,7 +281,8 @@ void GovernedSource::EndWindow(std::size_t group, EventState& state) {
   const double loss_factor = std::min(
       static_cast<double>(events + lost) / static_cast<double>(std::max<std::uint64_t>(events, 1)),
       kMostLossFactor);
-  scaler_.EndWindow(group, state, period / length * std::max(loss_factor, 1.0));
+  const double slowdown = Slowdown(group, state, length * kNs, period * kNs);
+  scaler_.EndWindow(group, state, period / length * std::max(loss_factor, 1.0) * slowdown);
   windows.last_end_ns = end_ns;
   governor_->WindowEnded(group, {.now = static_cast<double>(NowNs()) * kNs,
                                  .seconds = length * kNs,

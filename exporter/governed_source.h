@@ -22,9 +22,10 @@ namespace kmem {
 
 class GovernedSource : public EventSource {
  public:
-  // `collectors` must outlive this. With a budget of 0 everything is traced, and no thread runs.
+  // `collectors` and `proc` must outlive this. With a budget of 0 everything is traced, and no
+  // thread runs.
   GovernedSource(std::unique_ptr<LiveSource> source, const TraceCollectors& collectors,
-                 const OverheadConfig& config, const EventCost& event_cost);
+                 const ProcReader& proc, const OverheadConfig& config, const EventCost& event_cost);
   ~GovernedSource() override;
 
   [[nodiscard]] std::string_view engine() const override { return source_->engine(); }
@@ -38,9 +39,12 @@ class GovernedSource : public EventSource {
  private:
   // One group's windows. The governing thread's, but for what scrapes read: by the mutex.
   struct Windows {
-    std::uint64_t traced_ns = 0;      // up to open_since_ns
-    std::uint64_t open_since_ns = 0;  // 0: not traced now
-    std::uint64_t last_end_ns = 0;    // of a window, or of being exact
+    std::uint64_t traced_ns = 0;               // up to open_since_ns
+    std::uint64_t open_since_ns = 0;           // 0: not traced now
+    std::uint64_t last_end_ns = 0;             // of a window, or of being exact
+    std::vector<std::uint64_t> cpus_at_begin;  // events by CPU
+    double reader_at_begin = 0;                // TraceLoad::reader_seconds
+    std::vector<double> idle_at_end;           // by CPU, seconds; of the last window
     std::uint64_t events_at_begin = 0;
     std::uint64_t events_at_end = 0;   // of the last window
     std::uint64_t outside_at_end = 0;  // TraceLoad::outside then
@@ -55,12 +59,18 @@ class GovernedSource : public EventSource {
   void EndWindow(std::size_t group, EventState& state);
   // The group's events in a state.
   [[nodiscard]] std::uint64_t Counted(std::size_t group, const EventState& state) const;
+  [[nodiscard]] std::vector<std::uint64_t> CountedByCpu(std::size_t group,
+                                                        const EventState& state) const;
+  // Of the window that ends with the state.
+  double Slowdown(std::size_t group, const EventState& state, double seconds, double period);
+  [[nodiscard]] std::vector<double> ReadIdle() const;
   [[nodiscard]] std::string NameOf(std::size_t group) const;
   Governor::Reading Read();
   [[nodiscard]] std::uint64_t EventsOf(std::size_t group, const TraceLoad& load) const;
   [[nodiscard]] Overhead ReadOverhead(std::uint64_t now_ns);
 
   const TraceCollectors& collectors_;
+  const ProcReader& proc_;
   std::unique_ptr<LiveSource> source_;
   std::vector<SampleGroup> groups_;
   Scaler scaler_;

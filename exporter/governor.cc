@@ -19,8 +19,8 @@ constexpr double kCalmSeconds = 6;
 constexpr double kLongCalmSeconds = 12;
 // So soon after it became exact a group that is over its share again comes and goes.
 constexpr double kSoonSeconds = 300;
-constexpr double kShortestWindow = 0.01;
-constexpr double kShortestLossyWindow = 0.005;
+constexpr double kShortestWindow = 0.03;
+constexpr double kShortestLossyWindow = 0.01;
 constexpr double kLongestWindowShare = 0.9;  // of the period
 // What enabling and disabling may take of a share.
 constexpr double kToggleShare = 0.25;

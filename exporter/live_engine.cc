@@ -67,7 +67,8 @@ std::unique_ptr<EventSource> StartLiveEngine(const Config& config,
   const EventCostMeter meter(config.overhead);
   auto source = StartEngine(config, collectors, proc);
   const EventCost cost = meter.Measure(*source);
-  return std::make_unique<GovernedSource>(std::move(source), collectors, config.overhead, cost);
+  return std::make_unique<GovernedSource>(std::move(source), collectors, proc, config.overhead,
+                                          cost);
 }
 
 }  // namespace kmem

@@ -73,6 +73,8 @@ class BpfEngine : public LiveSource {
   [[nodiscard]] kmem_bpf_cpu& Cpu(std::uint32_t cpu) const;
   EventState ReadState();
   EventState ReadSettled();
+  // The same within about the shortest time that it takes: the state is of EventState::taken_at_ns.
+  EventState ReadEdge();
   void ReadTallies();
   void ReadSlabTables(Tallies& tallies);
   void SizeStates();
@@ -96,6 +98,7 @@ class BpfEngine : public LiveSource {
 
   std::unique_ptr<Companion> companion_;  // where tracefs can be used
   std::size_t companion_collector_ = 0;   // its collector's index in collectors_
+  std::uint64_t fastest_read_ns_ = UINT64_MAX;
 
   std::mutex mutex_;  // of what follows
   EventState state_;  // as read last; its tallies are not yet settled

@@ -41,9 +41,13 @@ std::byte* Dispatcher::CommonOf(std::size_t collector) {
   return common.empty() ? nullptr : reinterpret_cast<std::byte*>(common.data());
 }
 
-void Dispatcher::Resume(std::size_t collector) {
-  std::byte* const common = CommonOf(collector);
-  if (common != nullptr) collectors_[collector]->ResumeCommon(common);
+void Dispatcher::Resume(std::size_t tracepoint) {
+  const std::string& name = state_.tracepoints[tracepoint].name;
+  for (std::size_t i = 0; i < collectors_.size(); ++i) {
+    if (std::ranges::count(collectors_[i]->events(), name, &EventSpec::name) == 0) continue;
+    std::byte* const common = CommonOf(i);
+    if (common != nullptr) collectors_[i]->ResumeCommon(common);
+  }
 }
 
 void Dispatcher::ReadCommon(std::uint64_t now_ns) {

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <array>
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -23,24 +22,13 @@ namespace kmem {
 // The counter of a page that could not be walked to its end. `error` is not kNone.
 RecordError ToRecordError(PageError error);
 
-// The time in which a tracepoint's events are counted. Set by another thread than the one that
-// looks.
-class Gate {
- public:
+// The time in which a tracepoint's events are counted.
+struct Gate {
+  std::uint64_t from_ns = 0;
+  std::uint64_t until_ns = UINT64_MAX;
   [[nodiscard]] bool Has(std::uint64_t time_ns) const {
-    return time_ns >= from_ns_.load(std::memory_order_relaxed) &&
-           time_ns < until_ns_.load(std::memory_order_relaxed);
+    return time_ns >= from_ns && time_ns < until_ns;
   }
-  void Open(std::uint64_t from_ns) {
-    from_ns_ = UINT64_MAX;
-    until_ns_ = UINT64_MAX;
-    from_ns_ = from_ns;
-  }
-  void Close(std::uint64_t until_ns) { until_ns_ = until_ns; }
-
- private:
-  std::atomic<std::uint64_t> from_ns_{0};
-  std::atomic<std::uint64_t> until_ns_{UINT64_MAX};
 };
 
 class Dispatcher {
@@ -62,8 +50,8 @@ class Dispatcher {
   // Events that met a closed gate: they are counted nowhere else.
   [[nodiscard]] std::uint64_t outside() const { return outside_; }
 
-  // A collector's tracepoints have not been traced for a while, and are from now on.
-  void Resume(std::size_t collector);
+  // A tracepoint has not been traced for a while, and is from now on.
+  void Resume(std::size_t tracepoint);
 
   // Copies what scrapes need of the collectors' common state into the state, as of `now_ns`.
   void ReadCommon(std::uint64_t now_ns);

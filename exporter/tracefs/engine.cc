@@ -94,7 +94,7 @@ TracefsEngine::TracefsEngine(const Config& config, const TraceCollectors& collec
       open_.push_back(state_.tracepoints[i].enabled);
       failed_[i] = !open_[i];
     }
-    resume_ = std::vector<std::atomic<bool>>(collectors.size());
+    wishes_ = std::vector<std::atomic<Wish>>(tracepoints);
     state_.buffer_bytes = watch_->BufferBytes();
   } catch (const FormatError& error) {
     throw TracingError(TracingProblem::kFailed, fmt::format("tracefs: {}", error.what()));
@@ -208,18 +208,11 @@ TraceLoad TracefsEngine::ReadLoad() {
 }
 
 EventState TracefsEngine::Open(std::span<const std::size_t> tracepoints) {
-  for (std::size_t i = 0; i < collectors_.size(); ++i) {
-    resume_[i] = std::ranges::any_of(tracepoints, [&](std::size_t tracepoint) {
-      return std::ranges::count(collectors_[i]->events(), state_.tracepoints[tracepoint].name,
-                                &EventSpec::name) != 0;
-    });
-  }
   {
     const std::scoped_lock lock(watch_mutex_);
     for (const std::size_t tracepoint : tracepoints) {
-      const std::string& name = state_.tracepoints[tracepoint].name;
       try {
-        instance_.EnableEvent(name);
+        instance_.EnableEvent(state_.tracepoints[tracepoint].name);
         open_[tracepoint] = true;
         failed_[tracepoint] = false;
       } catch (const TracingError& error) {
@@ -230,41 +223,32 @@ EventState TracefsEngine::Open(std::span<const std::size_t> tracepoints) {
     }
     ExpectOpenEvents();
   }
-  // Their gates are closed until the collectors have resumed.
-  EventState state = TakeSurely();
-  state.taken_at_ns = MonotonicNs();
-  for (const std::size_t tracepoint : tracepoints) {
-    dispatcher_->GateOf(tracepoint).Open(state.taken_at_ns);
-  }
-  return state;
+  return MoveGates(tracepoints, Wish::kOpen);
 }
 
 EventState TracefsEngine::Close(std::span<const std::size_t> tracepoints) {
-  const std::uint64_t now_ns = MonotonicNs();
-  {
-    const std::scoped_lock lock(watch_mutex_);
-    for (const std::size_t tracepoint : tracepoints) {
-      dispatcher_->GateOf(tracepoint).Close(now_ns);
-      open_[tracepoint] = false;
-      try {
-        instance_.DisableEvent(state_.tracepoints[tracepoint].name);
-      } catch (const TracingError& error) {
-        spdlog::error("tracepoint can't be left out: {}", error.what());
-      }
+  EventState state = MoveGates(tracepoints, Wish::kClose);
+  const std::scoped_lock lock(watch_mutex_);
+  for (const std::size_t tracepoint : tracepoints) {
+    open_[tracepoint] = false;
+    try {
+      instance_.DisableEvent(state_.tracepoints[tracepoint].name);
+    } catch (const TracingError& error) {
+      spdlog::error("tracepoint can't be left out: {}", error.what());
     }
-    ExpectOpenEvents();
   }
-  EventState state = TakeSurely();
-  state.taken_at_ns = now_ns;
+  ExpectOpenEvents();
   return state;
 }
 
-EventState TracefsEngine::TakeSurely() {
+EventState TracefsEngine::MoveGates(std::span<const std::size_t> tracepoints, Wish wish) {
+  for (const std::size_t tracepoint : tracepoints) wishes_[tracepoint] = wish;
   const std::uint64_t asked_ns = MonotonicNs();
   EventState state;
   for (int i = 0; i < kPatientAttempts && state.taken_at_ns < asked_ns; ++i) {
     state = exchange_.Take(kPatientDeadline, [this] { Wake(); });
   }
+  state.taken_at_ns = edge_ns_;
   return state;
 }
 
@@ -318,9 +302,7 @@ void TracefsEngine::Drain() {
   const std::uint64_t request = exchange_.NewestRequest();
   const std::uint64_t begin = MonotonicNs();
   fullest_bytes_ = 0;
-  for (std::size_t i = 0; i < resume_.size(); ++i) {
-    if (resume_[i].exchange(false)) dispatcher_->Resume(i);
-  }
+  MoveGates(begin);
   for (CpuReader& reader : readers_) DrainCpu(reader);
   // Not once it is we who have disabled the events.
   const bool look = !stopping_ && begin - last_look_ns_ >= kLookIntervalNs;
@@ -363,6 +345,21 @@ void TracefsEngine::DrainCpu(CpuReader& reader) {
     if (result.error != PageError::kNone) state_.Count(ToRecordError(result.error));
   }
   fullest_bytes_ = std::max(fullest_bytes_, bytes);
+}
+
+void TracefsEngine::MoveGates(std::uint64_t now_ns) {
+  for (std::size_t i = 0; i < wishes_.size(); ++i) {
+    const Wish wish = wishes_[i].exchange(Wish::kNone);
+    if (wish == Wish::kNone) continue;
+    edge_ns_ = now_ns;
+    Gate& gate = dispatcher_->GateOf(i);
+    if (wish == Wish::kClose) {
+      gate.until_ns = now_ns;
+    } else {
+      gate = {.from_ns = now_ns, .until_ns = UINT64_MAX};
+      dispatcher_->Resume(i);
+    }
+  }
 }
 
 void TracefsEngine::PublishLoad() {

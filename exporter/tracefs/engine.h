@@ -46,6 +46,8 @@ class TracefsEngine : public LiveSource {
   EventState Close(std::span<const std::size_t> tracepoints) override;
 
  private:
+  enum class Wish : std::uint8_t { kNone, kOpen, kClose };  // of a gate
+
   void SizeBuffers(const TracefsConfig& config);
   void AddFormats(Formats& formats, const std::vector<std::string>& wanted);
   std::vector<std::string> EnableEvents();
@@ -61,13 +63,13 @@ class TracefsEngine : public LiveSource {
   void Publish(std::uint64_t request, std::uint64_t drained_up_to_ns);
   void PlanNextDrain(std::uint64_t now_ns);
   void Wake() const;
-  void ResumeCollectors();
+  void MoveGates(std::uint64_t now_ns);
   void PublishLoad();
 
   // The governing thread.
   void ExpectOpenEvents();
-  // A state that holds everything up to now.
-  EventState TakeSurely();
+  // Has the gates moved. Returns the state at that edge.
+  EventState MoveGates(std::span<const std::size_t> tracepoints, Wish wish);
 
   const TraceCollectors& collectors_;
   std::string reason_;
@@ -100,8 +102,10 @@ class TracefsEngine : public LiveSource {
   std::vector<std::atomic<std::uint64_t>> read_events_;  // by tracepoint
   std::atomic<std::uint64_t> read_outside_{0};
   std::atomic<std::uint64_t> known_lost_{0};
-  // What it is asked to do before it drains: Dispatcher::Resume() of these collectors.
-  std::vector<std::atomic<bool>> resume_;
+  // What it is asked to do before it drains, by tracepoint. It moves the gates itself: so nothing
+  // is counted between its looking at the clock and that, however long it has to wait for a CPU.
+  std::vector<std::atomic<Wish>> wishes_;
+  std::atomic<std::uint64_t> edge_ns_{0};  // when it did so last
   std::vector<std::atomic<bool>> failed_;  // by tracepoint: could not be enabled again
 
   SnapshotExchange exchange_;
