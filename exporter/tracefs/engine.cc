@@ -223,32 +223,42 @@ EventState TracefsEngine::Open(std::span<const std::size_t> tracepoints) {
     }
     ExpectOpenEvents();
   }
-  return MoveGates(tracepoints, Wish::kOpen);
+  return StateAt(MoveGates(tracepoints, Wish::kOpen));
 }
 
 EventState TracefsEngine::Close(std::span<const std::size_t> tracepoints) {
-  EventState state = MoveGates(tracepoints, Wish::kClose);
-  const std::scoped_lock lock(watch_mutex_);
-  for (const std::size_t tracepoint : tracepoints) {
-    open_[tracepoint] = false;
-    try {
-      instance_.DisableEvent(state_.tracepoints[tracepoint].name);
-    } catch (const TracingError& error) {
-      spdlog::error("tracepoint can't be left out: {}", error.what());
+  const std::uint64_t edge_ns = MoveGates(tracepoints, Wish::kClose);
+  {
+    const std::scoped_lock lock(watch_mutex_);
+    for (const std::size_t tracepoint : tracepoints) {
+      open_[tracepoint] = false;
+      try {
+        instance_.DisableEvent(state_.tracepoints[tracepoint].name);
+      } catch (const TracingError& error) {
+        spdlog::error("tracepoint can't be left out: {}", error.what());
+      }
     }
+    ExpectOpenEvents();
   }
-  ExpectOpenEvents();
-  return state;
+  return StateAt(edge_ns);
 }
 
-EventState TracefsEngine::MoveGates(std::span<const std::size_t> tracepoints, Wish wish) {
+std::uint64_t TracefsEngine::MoveGates(std::span<const std::size_t> tracepoints, Wish wish) {
+  const std::uint64_t before_ns = edge_ns_;
   for (const std::size_t tracepoint : tracepoints) wishes_[tracepoint] = wish;
+  any_wish_ = true;
+  Wake();
+  edge_ns_.wait(before_ns);
+  return edge_ns_;
+}
+
+EventState TracefsEngine::StateAt(std::uint64_t edge_ns) {
   const std::uint64_t asked_ns = MonotonicNs();
   EventState state;
   for (int i = 0; i < kPatientAttempts && state.taken_at_ns < asked_ns; ++i) {
     state = exchange_.Take(kPatientDeadline, [this] { Wake(); });
   }
-  state.taken_at_ns = edge_ns_;
+  state.taken_at_ns = edge_ns;
   return state;
 }
 
@@ -348,10 +358,11 @@ void TracefsEngine::DrainCpu(CpuReader& reader) {
 }
 
 void TracefsEngine::MoveGates(std::uint64_t now_ns) {
+  // All wishes at once, so that all gates have the same edge.
+  if (!any_wish_.exchange(false)) return;
   for (std::size_t i = 0; i < wishes_.size(); ++i) {
     const Wish wish = wishes_[i].exchange(Wish::kNone);
     if (wish == Wish::kNone) continue;
-    edge_ns_ = now_ns;
     Gate& gate = dispatcher_->GateOf(i);
     if (wish == Wish::kClose) {
       gate.until_ns = now_ns;
@@ -360,6 +371,8 @@ void TracefsEngine::MoveGates(std::uint64_t now_ns) {
       dispatcher_->Resume(i);
     }
   }
+  edge_ns_ = now_ns;
+  edge_ns_.notify_all();
 }
 
 void TracefsEngine::PublishLoad() {

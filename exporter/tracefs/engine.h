@@ -68,8 +68,10 @@ class TracefsEngine : public LiveSource {
 
   // The governing thread.
   void ExpectOpenEvents();
-  // Has the gates moved. Returns the state at that edge.
-  EventState MoveGates(std::span<const std::size_t> tracepoints, Wish wish);
+  // Has the gates moved; returns when that was.
+  std::uint64_t MoveGates(std::span<const std::size_t> tracepoints, Wish wish);
+  // What has been counted up to then.
+  EventState StateAt(std::uint64_t edge_ns);
 
   const TraceCollectors& collectors_;
   std::string reason_;
@@ -105,6 +107,7 @@ class TracefsEngine : public LiveSource {
   // What it is asked to do before it drains, by tracepoint. It moves the gates itself: so nothing
   // is counted between its looking at the clock and that, however long it has to wait for a CPU.
   std::vector<std::atomic<Wish>> wishes_;
+  std::atomic<bool> any_wish_{false};      // all of them have been made
   std::atomic<std::uint64_t> edge_ns_{0};  // when it did so last
   std::vector<std::atomic<bool>> failed_;  // by tracepoint: could not be enabled again
 
