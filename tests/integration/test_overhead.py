@@ -108,6 +108,8 @@ class Overhead(TracingTest):
         while time.monotonic() < begin.time + self.SECONDS:
             time.sleep(0.1)
             now = (time.monotonic(), storm.pipes())
+            if time.monotonic() - now[0] > 0.002:  # we lost the CPU in between
+                continue
             rates.append((now[1] - last[1]) / (now[0] - last[0]))
             last = now
         end = Reading(exporter, storm)
