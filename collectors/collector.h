@@ -7,6 +7,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -105,6 +106,25 @@ class Tallies {
   std::uint32_t cpus_ = 0;
 };
 
+// When a collector's tracepoints may be left out for a while, so that tracing stays within its
+// budget: among the first, only where that was not enough, or never. Those of a collector that
+// pairs events over longer times are not to be left out.
+enum class Sampling : std::uint8_t { kFirst, kLast, kNever };
+
+// Some words (of 8 bytes) of a tally, numbered from 0.
+struct WordRange {
+  std::size_t first;
+  std::size_t count;
+};
+
+// Where a counter in a collector's common state is: its numbers are of one owner while `place` and
+// `owner` stay the same.
+struct CommonCounters {
+  std::uint64_t place;
+  std::uint64_t owner;
+  std::span<std::byte> values;  // words; their alignment is any
+};
+
 // A collector that tallies tracepoints.
 class TraceCollector {
  public:
@@ -144,6 +164,16 @@ class TraceCollector {
   // Appends what Export() needs of it, at most `read_bytes()`.
   virtual void ReadCommon(const std::byte* /*common*/, std::vector<std::byte>& /*out*/) const {}
   [[nodiscard]] virtual std::size_t read_bytes() const { return common_bytes(); }
+
+  [[nodiscard]] virtual Sampling sampling() const { return Sampling::kFirst; }
+
+  // The words of a tally that are counters, which are scaled up by what was not traced.
+  [[nodiscard]] virtual std::vector<WordRange> counters() const {
+    return {{0, tally_bytes() / sizeof(std::uint64_t)}};
+  }
+  // The same in what ReadCommon() gave: calls `visit` for each group of counters of one owner.
+  virtual void VisitCounters(std::span<std::byte> /*common*/,
+                             const std::function<void(const CommonCounters&)>& /*visit*/) const {}
 
   // Whether Export() has a use for KernelFacts::symbols.
   [[nodiscard]] virtual bool wants_symbols() const { return false; }

@@ -1,6 +1,7 @@
 #include "collectors/page.h"
 
 #include <array>
+#include <cstddef>
 #include <string>
 
 #include "collectors/merge.h"
@@ -142,6 +143,15 @@ void ExportZoneLocked(const page_counts& sum, const KernelFacts& facts, Families
 std::span<const EventSpec> PageCollector::events() const { return kEvents; }
 
 std::size_t PageCollector::tally_bytes() const { return sizeof(page_tally); }
+
+// All but those evicted, which the exporter itself lost sight of.
+std::vector<WordRange> PageCollector::counters() const {
+  static_assert(offsetof(page_counts, cross) + sizeof(page_cross_counts) == sizeof(page_counts));
+  static_assert(offsetof(page_cross_counts, evicted) + sizeof(std::uint64_t) ==
+                sizeof(page_cross_counts));
+  return {{offsetof(page_tally, counts) / sizeof(std::uint64_t),
+           sizeof(page_counts) / sizeof(std::uint64_t) - 1}};
+}
 
 void PageCollector::Init(std::byte* tally, const KernelFacts& facts, std::uint32_t cpu) const {
   auto& page = *reinterpret_cast<page_tally*>(tally);

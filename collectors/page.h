@@ -20,6 +20,8 @@ class PageCollector : public TraceCollector {
   [[nodiscard]] std::string_view name() const override { return "page"; }
   [[nodiscard]] std::span<const EventSpec> events() const override;
   [[nodiscard]] std::size_t tally_bytes() const override;
+  [[nodiscard]] Sampling sampling() const override { return Sampling::kLast; }
+  [[nodiscard]] std::vector<WordRange> counters() const override;
   void Init(std::byte* tally, const KernelFacts& facts, std::uint32_t cpu) const override;
   [[nodiscard]] std::size_t common_bytes() const override;
   void InitCommon(std::byte* common) const override;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstddef>
 #include <string>
 
 #include "collectors/merge.h"
@@ -50,6 +51,13 @@ void ExportSizes(const Tallies& tallies, Kind kind, std::string_view name, std::
 std::span<const EventSpec> PcpCollector::events() const { return kEvents; }
 
 std::size_t PcpCollector::tally_bytes() const { return sizeof(pcp_tally); }
+
+std::vector<WordRange> PcpCollector::counters() const {
+  constexpr std::size_t kWord = sizeof(std::uint64_t);
+  constexpr std::size_t kCount = sizeof(pcp_counts) / kWord;
+  return {{(offsetof(pcp_tally, refill) + offsetof(pcp_batches, closed)) / kWord, kCount},
+          {(offsetof(pcp_tally, drain) + offsetof(pcp_batches, closed)) / kWord, kCount}};
+}
 
 void PcpCollector::Settle(std::byte* tally, std::uint64_t now_ns) const {
   pcp_close_stale(reinterpret_cast<pcp_tally*>(tally), now_ns);

@@ -12,6 +12,8 @@ class PcpCollector : public TraceCollector {
   [[nodiscard]] std::string_view name() const override { return "pcp"; }
   [[nodiscard]] std::span<const EventSpec> events() const override;
   [[nodiscard]] std::size_t tally_bytes() const override;
+  [[nodiscard]] Sampling sampling() const override { return Sampling::kLast; }
+  [[nodiscard]] std::vector<WordRange> counters() const override;
   // A batch's end moves it from one word to others.
   [[nodiscard]] bool independent_words() const override { return false; }
   void Settle(std::byte* tally, std::uint64_t now_ns) const override;

@@ -124,6 +124,11 @@ void SlabCollector::ReadCommon(const std::byte* common, std::vector<std::byte>& 
   if (slab.live != nullptr) AppendLive(*slab.live, out);
 }
 
+void SlabCollector::VisitCounters(std::span<std::byte> common,
+                                  const std::function<void(const CommonCounters&)>& visit) const {
+  VisitSlabCounters(common, visit);
+}
+
 std::vector<std::uint64_t> SlabCollector::Addresses(std::span<const std::byte> common) const {
   std::vector<std::uint64_t> addresses;
   const SlabTables tables = ParseSlabTables(common);

@@ -38,6 +38,12 @@ class SlabCollector : public TraceCollector {
                     std::uint64_t now_ns) const override;
   [[nodiscard]] std::size_t read_bytes() const override;
   void ReadCommon(const std::byte* common, std::vector<std::byte>& out) const override;
+  // What is alive is known by pairs of events that may lie far apart.
+  [[nodiscard]] Sampling sampling() const override {
+    return options_.live.enabled ? Sampling::kNever : Sampling::kFirst;
+  }
+  void VisitCounters(std::span<std::byte> common,
+                     const std::function<void(const CommonCounters&)>& visit) const override;
   [[nodiscard]] bool wants_symbols() const override {
     return options_.callsites.enabled || options_.live.enabled;
   }

@@ -1,6 +1,7 @@
 #include "collectors/slab_tables.h"
 
 #include <algorithm>
+#include <cstddef>
 #include <cstring>
 #include <optional>
 
@@ -8,6 +9,20 @@ namespace kmem {
 namespace {
 
 enum class Kind : std::uint32_t { kSite = 1, kCache = 2, kLiveTotals = 3, kLiveSite = 4 };
+
+std::size_t BytesOf(Kind kind) {
+  switch (kind) {
+    case Kind::kSite:
+      return sizeof(TableEntry);
+    case Kind::kCache:
+      return sizeof(SlabCacheEntry);
+    case Kind::kLiveTotals:
+      return sizeof(SlabLiveTotals);
+    case Kind::kLiveSite:
+      break;
+  }
+  return sizeof(SlabLiveSite);
+}
 
 template <class Value>
 void Append(const Value& value, std::vector<std::byte>& out) {
@@ -132,6 +147,26 @@ SlabTables ParseSlabTables(std::span<const std::byte> bytes) {
     }
   }
   return tables;
+}
+
+void VisitSlabCounters(std::span<std::byte> bytes,
+                       const std::function<void(const CommonCounters&)>& visit) {
+  constexpr std::size_t kCounters = KMEM_SLOT_VALUES - 1;
+  static_assert(SLAB_SITE_SIZES == kCounters && SLAB_CACHE_FREES < kCounters);
+  constexpr std::size_t kValues = offsetof(TableEntry, slot) + offsetof(kmem_slot, values);
+  while (!bytes.empty()) {
+    std::span<const std::byte> rest = bytes;
+    const auto kind = Take<Kind>(rest);
+    if (kind == Kind::kSite || kind == Kind::kCache) {
+      const auto entry = Take<TableEntry>(rest);
+      // A place's next owner has another generation, whatever its key.
+      const std::uint64_t owner = entry.slot.key ^ std::uint64_t{entry.slot.generation} << 32;
+      visit({.place = std::uint64_t{static_cast<std::uint32_t>(kind)} << 32 | entry.place,
+             .owner = owner,
+             .values = bytes.subspan(sizeof kind + kValues, kCounters * sizeof(std::uint64_t))});
+    }
+    bytes = bytes.subspan(sizeof kind + BytesOf(kind));
+  }
 }
 
 }  // namespace kmem

@@ -5,10 +5,12 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 #include <vector>
 
+#include "collectors/collector.h"
 #include "collectors/ledger.h"
 #include "collectors/slab_tally.h"
 
@@ -57,5 +59,9 @@ struct SlabTables {
   std::vector<SlabLiveSite> live_sites;
 };
 SlabTables ParseSlabTables(std::span<const std::byte> bytes);
+
+// Visits the counters of each slot in them (the value behind these, by site the sizes, is none).
+void VisitSlabCounters(std::span<std::byte> bytes,
+                       const std::function<void(const CommonCounters&)>& visit);
 
 }  // namespace kmem

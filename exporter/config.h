@@ -55,6 +55,12 @@ struct TracefsConfig {
   bool operator==(const TracefsConfig&) const = default;
 };
 
+struct OverheadConfig {
+  double budget_percent = 1.0;      // of the machine's CPU time, 0 to 100; 0: no limit
+  std::uint32_t event_cost_ns = 0;  // 0 to 100000; 0: measured at the start
+  bool operator==(const OverheadConfig&) const = default;
+};
+
 // Which collectors run, by name, in the order of the metric contract.
 struct CollectorsConfig {
   bool slab = true;
@@ -76,6 +82,7 @@ struct Config {
   LogConfig log;
   PathsConfig paths;
   TracefsConfig tracefs;
+  OverheadConfig overhead;
   CollectorsConfig collectors;
   bool operator==(const Config&) const = default;
 };

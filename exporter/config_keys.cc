@@ -128,6 +128,12 @@ constexpr auto kRows = std::to_array<ConfigRow>({
      "Sub-buffer of a ring buffer, in KiB; used by Linux 6.8 and later"},
     {"tracefs.drain_interval_ms", [](Config& c) -> ConfigTarget { return &c.tracefs.drain_interval_ms; },
      {.min = 1, .max = 1000}, "Longest sleep between two drains of the ring buffers, in ms"},
+    {"overhead.budget_percent", [](Config& c) -> ConfigTarget { return &c.overhead.budget_percent; },
+     {.min = 0, .max = 100},
+     "What tracing may cost, in percent of the CPU time of all CPUs together; beyond it collectors are sampled and their counters scaled; 0 is no limit: everything is exact"},
+    {"overhead.event_cost_ns", [](Config& c) -> ConfigTarget { return &c.overhead.event_cost_ns; },
+     {.min = 0, .max = 100000},
+     "What a traced event costs the CPU on which it happens, in ns; 0 is to measure it at the start"},
     {"collectors.slab.enabled", [](Config& c) -> ConfigTarget { return &c.collectors.slab; }, {},
      "Collector of slab allocations: who allocates, and what is wasted"},
     {"collectors.slab.callsites.enabled", [](Config& c) -> ConfigTarget { return &c.collectors.slab_options.callsites.enabled; }, {},
@@ -166,6 +172,21 @@ constexpr auto kRows = std::to_array<ConfigRow>({
 });
 // clang-format on
 
+// Decimal digits, and others behind a point.
+std::string SetNumber(std::string_view text, const ConfigRange& range, double& number) {
+  const char* last = text.data() + text.size();
+  const auto [end, error] = std::from_chars(text.data(), last, number, std::chars_format::fixed);
+  const bool digits = !text.empty() && text.find_first_not_of("0123456789.-") == text.npos;
+  if (!digits || error == std::errc::invalid_argument || end != last) {
+    return Quoted(text) + " is not a number";
+  }
+  if (error != std::errc{} || number < static_cast<double>(range.min) ||
+      number > static_cast<double>(range.max)) {
+    return Quoted(text) + " is out of range";
+  }
+  return {};
+}
+
 std::string SetNumber(std::string_view text, const ConfigRange& range, std::int64_t& number) {
   const char* last = text.data() + text.size();
   const auto [end, error] = std::from_chars(text.data(), last, number);
@@ -197,6 +218,8 @@ std::string AllowedWords(const ConfigRow& row, const ConfigTarget& target) {
       const char* comma = range.words.empty() ? "" : ", ";
       return fmt::format("a whole number from {} to {}{}{}", range.min, range.max, comma,
                          range.words);
+    } else if constexpr (std::is_same_v<T, double>) {
+      return fmt::format("a number from {} to {}", range.min, range.max);
     } else if constexpr (std::is_enum_v<T>) {
       std::vector<std::string_view> names;
       for (const auto& name : NamesOf(value)) names.push_back(name.first);
@@ -239,6 +262,8 @@ std::string SetValue(const ConfigRow& row, const ConfigTarget& target, std::stri
         return {};
       }
       return Quoted(text) + " is unknown";
+    } else if constexpr (std::is_same_v<T, double>) {
+      return SetNumber(text, row.range, *value);
     } else {
       std::int64_t number = 0;
       if constexpr (std::is_integral_v<T>) {

@@ -17,7 +17,7 @@ namespace kmem {
 
 // The member of a Config that a key sets; its type decides how.
 using ConfigTarget =
-    std::variant<bool*, int*, std::uint32_t*, std::string*, std::vector<std::string>*,
+    std::variant<bool*, int*, std::uint32_t*, double*, std::string*, std::vector<std::string>*,
                  EngineChoice*, OnTracingFailure*, LogLevel*, LogFormat*>;
 
 // The range: of a number, or of a list's length. `ok` and `words` are the rule for a text, a list's

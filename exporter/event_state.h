@@ -5,6 +5,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -57,6 +58,19 @@ struct TracepointState {
   bool enabled = false;
   // Times that it fired while its own handler was at work on that CPU: known by number only.
   std::uint64_t skipped = 0;
+  // An estimate of the times that it fired while it was not traced; never falls.
+  std::uint64_t untraced = 0;
+};
+
+// What tracing has cost, in seconds of CPU time, and what it may cost.
+struct Overhead {
+  double budget_ratio = 0;        // share of the machine's CPU time; 0: no limit
+  double event_cost_seconds = 0;  // of one event, on the CPU that it happens on
+  double trace_seconds = 0;       // the events
+  double drain_seconds = 0;       // reading what they left
+  double toggle_seconds = 0;      // enabling and disabling tracepoints
+  // By collector: how long its tracepoints have been traced.
+  std::vector<double> traced_seconds;
 };
 
 // Copying allocates once; assignment between two states of one source allocates nothing.
@@ -72,8 +86,9 @@ struct EventState {
   std::array<std::uint64_t, kInterferences.size()> interference{};
   std::array<std::uint64_t, kDrainBounds.size() + 1> drains{};
   double drain_seconds = 0;
-  std::uint64_t buffer_bytes = 0;  // memory of the kernel's buffers, all CPUs
-  std::uint64_t taken_at_ns = 0;   // CLOCK_MONOTONIC when the last drain ended
+  std::uint64_t buffer_bytes = 0;    // memory of the kernel's buffers, all CPUs
+  std::uint64_t taken_at_ns = 0;     // CLOCK_MONOTONIC when the last drain ended
+  std::optional<Overhead> overhead;  // of a live kernel's tracing
 
   void AddLoss(std::uint32_t cpu, LossReason reason, std::uint64_t events) {
     cpus[cpu].lost[static_cast<std::size_t>(reason)] += events;

@@ -58,18 +58,20 @@ void AppendPerCpu(const EventState& state, const KernelFacts& facts, Families& o
 }  // namespace
 
 void AppendTracepointMetrics(const EventState& state, Families& out) {
-  const auto counter = [&](std::string_view name, std::string_view help, bool skipped) {
+  const auto counter = [&](std::string_view name, std::string_view help, bool all) {
     FamilyBuilder family(out, Type::Counter, name, help);
     for (std::size_t i = 0; i < state.tracepoints.size(); ++i) {
       const TracepointState& tracepoint = state.tracepoints[i];
       family.Add({{"tracepoint", tracepoint.name}},
-                 static_cast<double>(EventsOf(state, i) + (skipped ? tracepoint.skipped : 0)));
+                 static_cast<double>(EventsOf(state, i) +
+                                     (all ? tracepoint.skipped + tracepoint.untraced : 0)));
     }
   };
   counter(
       "kmem_tracepoint_events_total",
       "Times that each kmem tracepoint of this kernel fired, as far as the exporter knows: read "
-      "or lost by recursion. What else it missed is in kmem_exporter_events_lost_total.",
+      "or lost by recursion, scaled up while collectors are sampled. What else it missed is in "
+      "kmem_exporter_events_lost_total.",
       true);
   counter("kmem_exporter_events_read_total",
           "Events that the exporter read, by tracepoint: those that all other metrics are made of.",
@@ -114,6 +116,36 @@ void AppendReaderMetrics(const EventState& state, const KernelFacts& facts, bool
                 "Time that reading all CPUs' buffers, or their state in BPF maps, once took.")
       .AddHistogram({}, kDrainBounds, state.drains, state.drain_seconds);
   if (per_cpu_detail) AppendPerCpu(state, facts, out);
+}
+
+void AppendOverheadMetrics(const EventState& state, const TraceCollectors& collectors,
+                           std::string_view engine, Families& out) {
+  if (!state.overhead) return;
+  const Overhead& overhead = *state.overhead;
+  {
+    FamilyBuilder traced(out, Type::Counter, "kmem_exporter_traced_seconds_total",
+                         "Time that each collector's tracepoints were traced. Its rate is 1 while "
+                         "the collector is exact, and less while it is sampled.");
+    for (std::size_t i = 0; i < collectors.size(); ++i) {
+      traced.Add({{"collector", collectors[i]->name()}}, overhead.traced_seconds[i]);
+    }
+  }
+  {
+    FamilyBuilder spent(out, Type::Counter, "kmem_exporter_overhead_seconds_total",
+                        "CPU time that tracing took, all CPUs together. trace: the events, where "
+                        "they happened, at kmem_exporter_event_cost_seconds each; drain: reading "
+                        "and tallying them; toggle: enabling and disabling tracepoints.");
+    spent.Add({{"part", "trace"}}, overhead.trace_seconds);
+    spent.Add({{"part", "drain"}}, overhead.drain_seconds);
+    spent.Add({{"part", "toggle"}}, overhead.toggle_seconds);
+  }
+  FamilyBuilder(out, Type::Gauge, "kmem_exporter_overhead_budget_ratio",
+                "Share of the machine's CPU time that tracing may take; 0: no limit.")
+      .Add({}, overhead.budget_ratio);
+  FamilyBuilder(out, Type::Gauge, "kmem_exporter_event_cost_seconds",
+                "CPU time that one traced event costs where it happens: measured at the start, or "
+                "configured.")
+      .Add({{"engine", engine}}, overhead.event_cost_seconds);
 }
 
 void AppendEngineMetrics(const Tracing::Status& tracing, Families& out) {

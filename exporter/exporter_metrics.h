@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 
+#include "exporter/collector_list.h"
 #include "exporter/event_source.h"
 #include "exporter/tracing.h"
 
@@ -18,6 +19,10 @@ void AppendTracepointMetrics(const EventState& state, Families& out);
 // Losses, errors, interference, buffers and drains. With `per_cpu_detail` also by CPU.
 void AppendReaderMetrics(const EventState& state, const KernelFacts& facts, bool per_cpu_detail,
                          Families& out);
+
+// What tracing costs and may cost, where a live kernel is traced.
+void AppendOverheadMetrics(const EventState& state, const TraceCollectors& collectors,
+                           std::string_view engine, Families& out);
 
 // The engine, whether it traces and if not why, and this build.
 void AppendEngineMetrics(const Tracing::Status& tracing, Families& out);

@@ -27,6 +27,7 @@ constexpr auto kKeyFlags = std::to_array<KeyFlag>({
     {"--log.format", "log.format"},
     {"--path.procfs", "paths.procfs"},
     {"--path.tracefs", "paths.tracefs"},
+    {"--overhead.budget-percent", "overhead.budget_percent"},
 });
 constexpr std::string_view kRepeatable = "--web.listen-address";
 

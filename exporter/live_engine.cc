@@ -5,6 +5,8 @@
 
 #include <string>
 
+#include "exporter/event_cost.h"
+#include "exporter/governed_source.h"
 #include "exporter/tracefs/engine.h"
 #ifdef KMEM_BPF
 #include "exporter/bpf/engine.h"
@@ -16,32 +18,29 @@ namespace {
 #ifdef KMEM_BPF
 constexpr bool kHasBpf = true;
 
-std::unique_ptr<EventSource> StartBpf(const Config& config, const TraceCollectors& collectors,
-                                      const ProcReader& proc, std::string reason) {
+std::unique_ptr<LiveSource> StartBpf(const Config& config, const TraceCollectors& collectors,
+                                     const ProcReader& proc, std::string reason) {
   return std::make_unique<BpfEngine>(config, collectors, proc, std::move(reason));
 }
 #else
 constexpr bool kHasBpf = false;
 
-std::unique_ptr<EventSource> StartBpf(const Config& /*config*/,
-                                      const TraceCollectors& /*collectors*/,
-                                      const ProcReader& /*proc*/, const std::string& /*reason*/) {
+std::unique_ptr<LiveSource> StartBpf(const Config& /*config*/,
+                                     const TraceCollectors& /*collectors*/,
+                                     const ProcReader& /*proc*/, const std::string& /*reason*/) {
   throw ConfigError(
       "engine: \"bpf\" was not built into this kmem_exporter (KMEM_BPF=OFF), allowed is auto or "
       "tracefs");
 }
 #endif
 
-std::unique_ptr<EventSource> StartTracefs(const Config& config, const TraceCollectors& collectors,
-                                          const ProcReader& proc, std::string reason) {
+std::unique_ptr<LiveSource> StartTracefs(const Config& config, const TraceCollectors& collectors,
+                                         const ProcReader& proc, std::string reason) {
   return std::make_unique<TracefsEngine>(config, collectors, proc, std::move(reason));
 }
 
-}  // namespace
-
-std::unique_ptr<EventSource> StartLiveEngine(const Config& config,
-                                             const TraceCollectors& collectors,
-                                             const ProcReader& proc) {
+std::unique_ptr<LiveSource> StartEngine(const Config& config, const TraceCollectors& collectors,
+                                        const ProcReader& proc) {
   constexpr const char* kConfigured = "configured";
   if (config.engine == EngineChoice::kBpf) return StartBpf(config, collectors, proc, kConfigured);
   if (config.engine == EngineChoice::kTracefs) {
@@ -58,6 +57,18 @@ std::unique_ptr<EventSource> StartLiveEngine(const Config& config,
       throw TracingError(tracefs.problem(), fmt::format("{} (and {})", tracefs.what(), bpf.what()));
     }
   }
+}
+
+}  // namespace
+
+std::unique_ptr<EventSource> StartLiveEngine(const Config& config,
+                                             const TraceCollectors& collectors,
+                                             const ProcReader& proc) {
+  const EventCostMeter meter(config.overhead);
+  auto source = StartEngine(config, collectors, proc);
+  const EventCost cost = meter.Measure(*source);
+  return std::make_unique<GovernedSource>(std::move(source), collectors, proc, config.overhead,
+                                          cost);
 }
 
 }  // namespace kmem

@@ -122,6 +122,7 @@ void Scraper::ScrapeTraced(const Tracing::Status& status, Results& results, Fami
     result.success = AllEnabled(*trace_collectors_[i], state);
   }
   AppendReaderMetrics(state, facts, config_.web.per_cpu_detail, out);
+  AppendOverheadMetrics(state, trace_collectors_, status.source->engine(), out);
   const auto now_ns =
       static_cast<std::uint64_t>(std::chrono::nanoseconds(Clock::now().time_since_epoch()).count());
   FamilyBuilder(out, FamilyBuilder::Type::Gauge, "kmem_exporter_snapshot_age_seconds",

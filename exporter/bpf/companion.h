@@ -25,6 +25,9 @@ class Companion {
   // Whether it counts this tracepoint.
   [[nodiscard]] bool Counts(std::string_view tracepoint) const;
 
+  // What it costs. Any thread.
+  [[nodiscard]] TraceLoad ReadLoad() { return engine_.ReadLoad(); }
+
   // Completes the state of all collectors by what it has counted; kCollector is the one at this
   // index. Any thread.
   void AddTo(EventState& state, std::size_t collector);

@@ -8,6 +8,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -18,7 +19,7 @@
 #include "exporter/bpf/programs.h"
 #include "exporter/collector_list.h"
 #include "exporter/config.h"
-#include "exporter/event_source.h"
+#include "exporter/live_source.h"
 
 struct bpf_link;
 struct bpf_program;
@@ -27,7 +28,7 @@ struct kmem_bpf;  // the skeleton that bpftool makes of kmem.bpf.c
 
 namespace kmem {
 
-class BpfEngine : public EventSource {
+class BpfEngine : public LiveSource {
  public:
   // Loads and attaches. `reason` says why this engine. Throws TracingError.
   BpfEngine(const Config& config, const TraceCollectors& collectors, const ProcReader& proc,
@@ -40,19 +41,24 @@ class BpfEngine : public EventSource {
     return missing_events_;
   }
   [[nodiscard]] EventState Snapshot() override;
+  [[nodiscard]] TraceLoad ReadLoad() override;
+  EventState Open(std::span<const std::size_t> tracepoints) override;
+  EventState Close(std::span<const std::size_t> tracepoints) override;
 
  private:
+  template <class Object>
+  using Owned = std::unique_ptr<Object, void (*)(Object*)>;
+
   // One tracepoint in use, in the order of EventState::tracepoints.
   struct Route {
     std::string tracepoint;
     std::vector<std::string> programs;  // the best first
     std::size_t mark = 0;
     bpf_program* program = nullptr;
-    int program_fd = -1;        // attached
+    int program_fd = -1;        // attached, or left out for a while
     std::uint64_t skipped = 0;  // by the kernel, as it said last
+    Owned<bpf_link> link{nullptr, &DestroyLink};
   };
-  template <class Object>
-  using Owned = std::unique_ptr<Object, void (*)(Object*)>;
 
   void StartCompanion(const Config& config, const ProcReader& proc, const btf& kernel);
   void ChoosePrograms(const btf& kernel, const std::vector<std::string>& wanted);
@@ -61,12 +67,20 @@ class BpfEngine : public EventSource {
   int TryToLoad(std::size_t choice);  // 0 or an errno
   void MapStates(const LibbpfLog& log);
   void Attach(const LibbpfLog& log);
+  static void DestroyLink(bpf_link* link);
+  // 0 or an errno. Only the start, and then the thread that opens and closes.
+  static int AttachProgram(Route& route);
 
   [[nodiscard]] kmem_bpf_cpu& Cpu(std::uint32_t cpu) const;
   EventState ReadState();
+  EventState ReadSettled();
+  // The same within about the shortest time that it takes: the state is of EventState::taken_at_ns.
+  EventState ReadEdge();
   void ReadTallies();
   void ReadSlabTables(Tallies& tallies);
   void ReadLive(Tallies& tallies);
+  // Of pages allocated before: their frees may have been missed.
+  void ForgetPages() const;
   void SizeStates();
   void ReadMarks();
 
@@ -74,22 +88,23 @@ class BpfEngine : public EventSource {
   std::string reason_;
   KernelFacts facts_;
   std::vector<std::string> missing_events_;
-  std::uint32_t cpus_;                            // that are possible: numbers below this
-  SlabOptions slab_;                              // with what is off disabled
-  PageCrossOptions cross_cpu_;                    // the same
-  std::size_t cpu_bytes_ = sizeof(kmem_bpf_cpu);  // of it in the map: what is used
-  std::vector<Route> routes_;
+  std::uint32_t cpus_;                              // that are possible: numbers below this
+  SlabOptions slab_;                                // with what is off disabled
+  PageCrossOptions cross_cpu_;                      // the same
+  std::size_t cpu_bytes_ = sizeof(kmem_bpf_cpu);    // of it in the map: what is used
   std::vector<const BpfTally*> layout_;             // by collector; nullptr: the companion's
   std::vector<std::vector<std::size_t>> marks_of_;  // by collector: those that write its tally
 
   Owned<kmem_bpf> skeleton_;
   // The map kmem_cpus, as long as it is mapped.
   std::unique_ptr<kmem_bpf_cpu, std::function<void(kmem_bpf_cpu*)>> states_;
-  std::vector<Owned<bpf_link>> links_;
   std::unique_ptr<LiveReader> live_;  // where it is wanted
+
+  std::vector<Route> routes_;  // with links, which must not outlive the skeleton
 
   std::unique_ptr<Companion> companion_;  // where tracefs can be used
   std::size_t companion_collector_ = 0;   // its collector's index in collectors_
+  std::uint64_t fastest_read_ns_ = UINT64_MAX;
 
   std::mutex mutex_;  // of what follows
   EventState state_;  // as read last; its tallies are not yet settled

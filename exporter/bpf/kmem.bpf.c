@@ -59,7 +59,7 @@ struct {
 struct {
   __uint(type, BPF_MAP_TYPE_ARRAY);
   __uint(map_flags,
-         BPF_F_MMAPABLE); /* not to be mapped, but for sets that begin with a cache line */
+         BPF_F_MMAPABLE); /* then sets begin with a cache line, and all can be cleared at once */
   __uint(max_entries, 1); /* the loader: kmem_cross_sets */
   __type(key, uint32_t);
   __type(value, struct page_cross_set);

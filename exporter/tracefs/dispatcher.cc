@@ -72,6 +72,15 @@ void Dispatcher::Forget() {
   }
 }
 
+void Dispatcher::Resume(std::size_t tracepoint) {
+  const std::string& name = state_.tracepoints[tracepoint].name;
+  for (std::size_t i = 0; i < collectors_.size(); ++i) {
+    if (std::ranges::count(collectors_[i]->events(), name, &EventSpec::name) == 0) continue;
+    std::byte* const common = CommonOf(i);
+    if (common != nullptr) collectors_[i]->Forget(common);
+  }
+}
+
 void Dispatcher::ReadCommon(std::uint64_t now_ns) {
   for (std::size_t i = 0; i < collectors_.size(); ++i) {
     const std::byte* const common = CommonOf(i);
@@ -90,11 +99,13 @@ Dispatcher::Entry& Dispatcher::EntryOf(std::uint16_t id) {
 void Dispatcher::Bind(const std::string& event_name, const Formats& formats) {
   const std::size_t tracepoint = state_.tracepoints.size();
   state_.tracepoints.push_back({event_name, false});
+  gates_.push_back(std::make_unique<Gate>());
   for (CpuCounts& cpu : state_.cpus) cpu.events.push_back(0);
 
   Entry entry;
   entry.kind = Entry::Kind::kWanted;
   entry.tracepoint = static_cast<std::uint32_t>(tracepoint);
+  entry.gate = gates_.back().get();
   entry.min_length = formats.Bind(event_name, {}).record_length;
   std::vector<Route> routes;
   for (std::size_t i = 0; i < collectors_.size(); ++i) {
@@ -148,6 +159,10 @@ void Dispatcher::CountUnusable(const std::byte* record, std::uint32_t length) no
     return CountUnusable(record, context.bytes);
   }
   const Entry& entry = reading.entries[id];
+  if (!entry.gate->Has(context.time_ns)) [[unlikely]] {
+    ++outside_;
+    return;
+  }
   reading.events[entry.tracepoint]++;
   const auto run = [&](const Route& route) -> int {
     context.common = route.common;

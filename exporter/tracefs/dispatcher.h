@@ -22,6 +22,15 @@ namespace kmem {
 // The counter of a page that could not be walked to its end. `error` is not kNone.
 RecordError ToRecordError(PageError error);
 
+// The time in which a tracepoint's events are counted.
+struct Gate {
+  std::uint64_t from_ns = 0;
+  std::uint64_t until_ns = UINT64_MAX;
+  [[nodiscard]] bool Has(std::uint64_t time_ns) const {
+    return time_ns >= from_ns && time_ns < until_ns;
+  }
+};
+
 class Dispatcher {
  public:
   // Counts into `state`, whose CPUs and collectors it shapes; both must outlive this. `facts` are
@@ -42,6 +51,14 @@ class Dispatcher {
 
   // Events have passed unseen: makes the collectors forget what waits for others.
   void Forget();
+
+  // The gate of a tracepoint, by its index in EventState::tracepoints; open from the start.
+  [[nodiscard]] Gate& GateOf(std::size_t tracepoint) { return *gates_[tracepoint]; }
+  // Events that met a closed gate: they are counted nowhere else.
+  [[nodiscard]] std::uint64_t outside() const { return outside_; }
+
+  // A tracepoint has not been traced for a while, and is from now on.
+  void Resume(std::size_t tracepoint);
 
   // Copies what scrapes need of the collectors' common state into the state, as of `now_ns`.
   void ReadCommon(std::uint64_t now_ns);
@@ -71,6 +88,7 @@ class Dispatcher {
     std::uint32_t tracepoint = 0;          // index in EventState::tracepoints
     Route first{};                         // most have one; a wanted one has one that does nothing
     std::vector<Route> more;
+    const Gate* gate = nullptr;
     Kind kind = Kind::kUnknown;
   };
   // What is the same for all records of a page.
@@ -96,6 +114,8 @@ class Dispatcher {
   std::vector<Entry> entries_;                      // by event id
   std::vector<std::unique_ptr<BoundEvent>> bound_;  // what the routes point into
   std::vector<std::vector<Line>> commons_;          // by collector; also that
+  std::vector<std::unique_ptr<Gate>> gates_;        // by tracepoint
+  std::uint64_t outside_ = 0;
 };
 
 }  // namespace kmem

@@ -22,6 +22,9 @@ namespace {
 constexpr std::uint64_t kNsPerMs = 1'000'000;
 constexpr std::uint64_t kLookIntervalNs = 1'000 * kNsPerMs;
 constexpr std::chrono::milliseconds kSnapshotDeadline{5};
+// For a state that must be of now: the drain thread may have to wait for a CPU.
+constexpr std::chrono::milliseconds kPatientDeadline{500};
+constexpr int kPatientAttempts = 60;
 // The drain is to come before a CPU's buffer is fuller than this at the pace of the last one.
 constexpr double kFillTarget = 0.25;
 // After so many wake-ups in a row by buffers that held next to nothing, poll() is not trusted any
@@ -87,6 +90,14 @@ TracefsEngine::TracefsEngine(const Config& config, const TraceCollectors& collec
     OpenReaders();
     instance_.WriteSetting("tracing_on", "1");
     watch_.emplace(instance_, EnableEvents());
+    const std::size_t tracepoints = state_.tracepoints.size();
+    read_events_ = std::vector<std::atomic<std::uint64_t>>(tracepoints);
+    failed_ = std::vector<std::atomic<bool>>(tracepoints);
+    for (std::size_t i = 0; i < tracepoints; ++i) {
+      open_.push_back(state_.tracepoints[i].enabled);
+      failed_[i] = !open_[i];
+    }
+    wishes_ = std::vector<std::atomic<Wish>>(tracepoints);
     state_.buffer_bytes = watch_->BufferBytes();
   } catch (const FormatError& error) {
     throw TracingError(TracingProblem::kFailed, fmt::format("tracefs: {}", error.what()));
@@ -185,6 +196,83 @@ EventState TracefsEngine::Snapshot() {
   return exchange_.Take(kSnapshotDeadline, [this] { Wake(); });
 }
 
+TraceLoad TracefsEngine::ReadLoad() {
+  TraceLoad load;
+  for (const auto& events : read_events_) load.events.push_back(events.load());
+  load.outside = read_outside_;
+  load.lost = known_lost_;
+  clockid_t clock{};
+  timespec cpu{};
+  if (pthread_getcpuclockid(thread_.native_handle(), &clock) == 0 &&
+      clock_gettime(clock, &cpu) == 0) {
+    load.reader_seconds = static_cast<double>(cpu.tv_sec) + static_cast<double>(cpu.tv_nsec) * 1e-9;
+  }
+  return load;
+}
+
+EventState TracefsEngine::Open(std::span<const std::size_t> tracepoints) {
+  {
+    const std::scoped_lock lock(watch_mutex_);
+    for (const std::size_t tracepoint : tracepoints) {
+      try {
+        instance_.EnableEvent(state_.tracepoints[tracepoint].name);
+        open_[tracepoint] = true;
+        failed_[tracepoint] = false;
+      } catch (const TracingError& error) {
+        if (!failed_[tracepoint].exchange(true)) {
+          spdlog::error("tracepoint not used: {}", error.what());
+        }
+      }
+    }
+    ExpectOpenEvents();
+  }
+  return StateAt(MoveGates(tracepoints, Wish::kOpen));
+}
+
+EventState TracefsEngine::Close(std::span<const std::size_t> tracepoints) {
+  const std::uint64_t edge_ns = MoveGates(tracepoints, Wish::kClose);
+  {
+    const std::scoped_lock lock(watch_mutex_);
+    for (const std::size_t tracepoint : tracepoints) {
+      open_[tracepoint] = false;
+      try {
+        instance_.DisableEvent(state_.tracepoints[tracepoint].name);
+      } catch (const TracingError& error) {
+        spdlog::error("tracepoint can't be left out: {}", error.what());
+      }
+    }
+    ExpectOpenEvents();
+  }
+  return StateAt(edge_ns);
+}
+
+std::uint64_t TracefsEngine::MoveGates(std::span<const std::size_t> tracepoints, Wish wish) {
+  const std::uint64_t before_ns = edge_ns_;
+  for (const std::size_t tracepoint : tracepoints) wishes_[tracepoint] = wish;
+  any_wish_ = true;
+  Wake();
+  edge_ns_.wait(before_ns);
+  return edge_ns_;
+}
+
+EventState TracefsEngine::StateAt(std::uint64_t edge_ns) {
+  const std::uint64_t asked_ns = MonotonicNs();
+  EventState state;
+  for (int i = 0; i < kPatientAttempts && state.taken_at_ns < asked_ns; ++i) {
+    state = exchange_.Take(kPatientDeadline, [this] { Wake(); });
+  }
+  state.taken_at_ns = edge_ns;
+  return state;
+}
+
+void TracefsEngine::ExpectOpenEvents() {
+  std::vector<std::string> events;
+  for (std::size_t i = 0; i < open_.size(); ++i) {
+    if (open_[i]) events.push_back(state_.tracepoints[i].name);
+  }
+  watch_->Expect(std::move(events));
+}
+
 void TracefsEngine::Wake() const {
   const std::uint64_t one = 1;
   // Fails only where the counter is full: then a wake-up is pending anyway.
@@ -227,6 +315,7 @@ void TracefsEngine::Drain() {
   const std::uint64_t request = exchange_.NewestRequest();
   const std::uint64_t begin = MonotonicNs();
   fullest_bytes_ = 0;
+  MoveGates(begin);
   for (CpuReader& reader : readers_) DrainCpu(reader);
   dispatcher_->SettleCommon(begin - kInFlightNs, begin);
   // Not once it is we who have disabled the events.
@@ -237,6 +326,7 @@ void TracefsEngine::Drain() {
     Publish(request, begin);
   }
   const std::uint64_t end = MonotonicNs();
+  PublishLoad();
   const double seconds = static_cast<double>(end - begin) * 1e-9;
   const auto bucket = std::ranges::lower_bound(kDrainBounds, seconds) - kDrainBounds.begin();
   state_.drains[static_cast<std::size_t>(bucket)]++;
@@ -267,8 +357,37 @@ void TracefsEngine::DrainCpu(CpuReader& reader) {
   fullest_bytes_ = std::max(fullest_bytes_, bytes);
 }
 
+void TracefsEngine::MoveGates(std::uint64_t now_ns) {
+  // All wishes at once, so that all gates have the same edge.
+  if (!any_wish_.exchange(false)) return;
+  for (std::size_t i = 0; i < wishes_.size(); ++i) {
+    const Wish wish = wishes_[i].exchange(Wish::kNone);
+    if (wish == Wish::kNone) continue;
+    Gate& gate = dispatcher_->GateOf(i);
+    if (wish == Wish::kClose) {
+      gate.until_ns = now_ns;
+    } else {
+      gate = {.from_ns = now_ns, .until_ns = UINT64_MAX};
+      dispatcher_->Resume(i);
+    }
+  }
+  edge_ns_ = now_ns;
+  edge_ns_.notify_all();
+}
+
+void TracefsEngine::PublishLoad() {
+  for (std::size_t i = 0; i < read_events_.size(); ++i) {
+    std::uint64_t sum = 0;
+    for (const CpuCounts& cpu : state_.cpus) sum += cpu.events[i];
+    read_events_[i].store(sum, std::memory_order_relaxed);
+  }
+  read_outside_.store(dispatcher_->outside(), std::memory_order_relaxed);
+}
+
 void TracefsEngine::LookAfterInstance() {
   last_look_ns_ = MonotonicNs();
+  const std::unique_lock lock(watch_mutex_, std::try_to_lock);
+  if (!lock.owns_lock()) return;  // events are just being enabled; the next look comes soon
   for (std::size_t i = 0; i < readers_.size(); ++i) poll_fds_[i + 1].fd = readers_[i].raw_fd();
   const Watch::Finding finding = watch_->Look();
   for (std::size_t kind = 0; kind < finding.found.size(); ++kind) {
@@ -297,6 +416,7 @@ void TracefsEngine::CountLosses() {
     const auto lost = reader.NewLosses();
     for (std::size_t i = 0; i < lost.size(); ++i) {
       state_.AddLoss(reader.cpu(), static_cast<LossReason>(i), lost[i]);
+      known_lost_.fetch_add(lost[i], std::memory_order_relaxed);
     }
   }
 }
@@ -307,6 +427,7 @@ void TracefsEngine::Publish(std::uint64_t request, std::uint64_t drained_up_to_n
       collectors_[i]->Settle(state_.tallies[i].At(cpu), drained_up_to_ns);
     }
   }
+  for (std::size_t i = 0; i < failed_.size(); ++i) state_.tracepoints[i].enabled = !failed_[i];
   state_.taken_at_ns = drained_up_to_ns;
   dispatcher_->ReadCommon(drained_up_to_ns);
   if (exchange_.Publish(state_, request)) served_request_ = request;

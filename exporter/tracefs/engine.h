@@ -7,13 +7,15 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <optional>
+#include <span>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "exporter/config.h"
-#include "exporter/event_source.h"
+#include "exporter/live_source.h"
 #include "exporter/snapshot_exchange.h"
 #include "exporter/tracefs/cpu_reader.h"
 #include "exporter/tracefs/dispatcher.h"
@@ -23,7 +25,7 @@
 
 namespace kmem {
 
-class TracefsEngine : public EventSource {
+class TracefsEngine : public LiveSource {
  public:
   // Starts tracing. `proc` gives what the formats do not say of the kernel; `reason` says why this
   // engine. Throws TracingError.
@@ -39,8 +41,13 @@ class TracefsEngine : public EventSource {
     return missing_events_;
   }
   [[nodiscard]] EventState Snapshot() override;
+  [[nodiscard]] TraceLoad ReadLoad() override;
+  EventState Open(std::span<const std::size_t> tracepoints) override;
+  EventState Close(std::span<const std::size_t> tracepoints) override;
 
  private:
+  enum class Wish : std::uint8_t { kNone, kOpen, kClose };  // of a gate
+
   void SizeBuffers(const TracefsConfig& config);
   void AddFormats(Formats& formats, const std::vector<std::string>& wanted);
   std::vector<std::string> EnableEvents();
@@ -56,6 +63,15 @@ class TracefsEngine : public EventSource {
   void Publish(std::uint64_t request, std::uint64_t drained_up_to_ns);
   void PlanNextDrain(std::uint64_t now_ns);
   void Wake() const;
+  void MoveGates(std::uint64_t now_ns);
+  void PublishLoad();
+
+  // The governing thread.
+  void ExpectOpenEvents();
+  // Has the gates moved; returns when that was.
+  std::uint64_t MoveGates(std::span<const std::size_t> tracepoints, Wish wish);
+  // What has been counted up to then.
+  EventState StateAt(std::uint64_t edge_ns);
 
   const TraceCollectors& collectors_;
   std::string reason_;
@@ -68,6 +84,8 @@ class TracefsEngine : public EventSource {
   Instance instance_;
   std::vector<CpuReader> readers_;
   std::optional<Watch> watch_;
+  std::mutex watch_mutex_;  // of the watch, and of the instance's events
+  std::vector<bool> open_;  // by tracepoint: is to be enabled; the governing thread's
 
   std::vector<std::byte> subbuffer_;  // one sub-buffer and kRecordSlack
   std::uint32_t subbuffer_size_ = 0;
@@ -81,6 +99,17 @@ class TracefsEngine : public EventSource {
   std::uint64_t last_drain_ns_ = 0;
   std::uint64_t last_look_ns_ = 0;
   std::uint64_t served_request_ = 0;
+
+  // What the drain thread tells of itself.
+  std::vector<std::atomic<std::uint64_t>> read_events_;  // by tracepoint
+  std::atomic<std::uint64_t> read_outside_{0};
+  std::atomic<std::uint64_t> known_lost_{0};
+  // What it is asked to do before it drains, by tracepoint. It moves the gates itself: so nothing
+  // is counted between its looking at the clock and that, however long it has to wait for a CPU.
+  std::vector<std::atomic<Wish>> wishes_;
+  std::atomic<bool> any_wish_{false};      // all of them have been made
+  std::atomic<std::uint64_t> edge_ns_{0};  // when it did so last
+  std::vector<std::atomic<bool>> failed_;  // by tracepoint: could not be enabled again
 
   SnapshotExchange exchange_;
   UniqueFd wake_;  // an eventfd

@@ -145,6 +145,10 @@ void Instance::EnableEvent(const std::string& event) {
   }
 }
 
+void Instance::DisableEvent(const std::string& event) {
+  WriteSetting(EventFile(event, "enable"), "0");
+}
+
 void Instance::DisableAllEvents() noexcept { kmem_events_disable(instance_.get()); }
 
 bool Instance::HasSetting(const std::string& file) const {

@@ -47,6 +47,7 @@ class Instance {
   [[nodiscard]] std::string HeaderPage() const;
   // Throws TracingError.
   void EnableEvent(const std::string& event);
+  void DisableEvent(const std::string& event);
   void DisableAllEvents() noexcept;
 
   // Settings are files of the instance. Throw TracingError.

@@ -43,6 +43,14 @@ Watch::Watch(Instance& instance, std::vector<std::string> events)
   }
 }
 
+void Watch::Expect(std::vector<std::string> events) {
+  events_ = std::move(events);
+  Buffer buffer;
+  const std::string_view now = ReadInto(enabled_events_.fd, buffer);
+  // Else the next look finds what is wrong.
+  if (AllEnabled(now)) enabled_events_.expected = now;
+}
+
 Watch::Setting Watch::Remember(const std::string& file, const std::string& restore) const {
   Setting setting{file, instance_.Open(file, O_RDONLY), "", restore, false};
   Buffer buffer;

@@ -20,6 +20,9 @@ class Watch {
   // Remembers how things stand now. `events` are those enabled. Throws TracingError.
   Watch(Instance& instance, std::vector<std::string> events);
 
+  // From now on these are enabled, and no others are missed.
+  void Expect(std::vector<std::string> events);
+
   struct Finding {
     // By Interference: found now, and not at the last look already.
     std::array<bool, kInterferences.size()> found{};

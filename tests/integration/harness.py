@@ -254,7 +254,9 @@ class ExporterTest(unittest.TestCase):
 
     def config_file(self, config):
         """Writes a configuration, with the test's instance where it names none."""
-        merged = {"engine": self.ENGINE, **config, "tracefs": {"instance": self.instance_name,
+        # Numbers are compared with what happened: all of it is to be traced.
+        merged = {"engine": self.ENGINE, "overhead": {"budget_percent": 0}, **config,
+                  "tracefs": {"instance": self.instance_name,
                                         **config.get("tracefs", {})}}
         return self.file(f"config{next(_numbers)}.yaml", json.dumps(merged))  # JSON is YAML
 

@@ -18,7 +18,7 @@ from harness import PROGRAM, TIME_SCALE, ExporterTest, TracingTest, wait_until
 
 BTF = "/sys/kernel/btf/vmlinux"
 BPFTOOL = shutil.which("bpftool", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
-OF_ONE_ENGINE = ("kmem_exporter_engine_info",)  # the series that differ on purpose
+OF_ONE_ENGINE = ("kmem_exporter_engine_info", "kmem_exporter_event_cost_seconds")  # the series that differ on purpose
 BY_NAME = "kmem_slab_(callsite|cache)_"
 # setpriv: nothing but these.
 ONLY_BPF = ["setpriv", "--no-new-privs", "--bounding-set=-all,+bpf,+perfmon", "--inh-caps=-all"]

@@ -17,7 +17,7 @@ start() { # ENGINE PORT CONFIGURATION...
     # Every page, and room for all that there are: the truth has no sample and no bounds.
     printf '%s\n' "$@" 'web:' '  per_cpu_detail: true' "  listen_addresses: ['127.0.0.1:$port']" \
         'collectors:' '  page:' '    cross_cpu:' '      sample_one_in: 1' '      max_pages: 262144' >/tmp/config.yaml
-    kmem_exporter --engine="$engine" --config.file=/tmp/config.yaml 2>/tmp/log.$engine &
+    kmem_exporter --engine="$engine" --overhead.budget-percent=0 --config.file=/tmp/config.yaml 2>/tmp/log.$engine &
     exporter=$!
     # Memory gets short on purpose.
     echo -1000 >/proc/$exporter/oom_score_adj

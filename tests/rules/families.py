@@ -9,12 +9,18 @@ OF_SEVERAL_NODES = {"kmem_page_cross_node_frees_total"}
 OF_PROMETHEUS = {"up", "ALERTS", "scrape_duration_seconds", "scrape_samples_scraped"}
 
 
+def _names_in(file):
+    return set(re.findall(r"^(\w+)(?:\{.*\})? \S+$", file.read_text(encoding="utf-8"), re.MULTILINE))
+
+
 def existing():
     """The names of all series that a scrape of some kernel gives."""
-    names = set(OF_SEVERAL_NODES)
-    for file in (REPOSITORY / "tests/golden").glob("*.prom"):
-        names |= set(re.findall(r"^(\w+)(?:\{.*\})? \S+$", file.read_text(encoding="utf-8"), re.MULTILINE))
-    return names
+    return set(OF_SEVERAL_NODES).union(*map(_names_in, (REPOSITORY / "tests/golden").glob("*.prom")))
+
+
+def live_only():
+    """Those that a recorded trace does not have."""
+    return _names_in(REPOSITORY / "tests/golden/overhead.prom")
 
 
 def to_come():
@@ -34,10 +40,15 @@ def recordings_used_by(expression):
     return set(re.findall(r"\binstance\w*:\w+:\w+", re.sub(r'"(?:[^"\\]|\\.)*"', '""', expression)))
 
 
-def is_to_come(expression, recorded):
-    """Whether an expression needs a family that is not here, by itself or through a recording rule: one
-    that is still to come, or of other machines."""
+def needs(expression, recorded, names):
+    """Whether an expression needs one of these families, by itself or through a recording rule."""
     needed = used_by(expression)
     for name in recordings_used_by(expression):
         needed |= used_by(recorded[name])
-    return bool(needed & (to_come() | OF_SEVERAL_NODES))
+    return bool(needed & names)
+
+
+def is_to_come(expression, recorded):
+    """Whether an expression needs a family that is not here: one that is still to come, or of other
+    machines."""
+    return needs(expression, recorded, to_come() | OF_SEVERAL_NODES)

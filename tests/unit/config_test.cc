@@ -124,6 +124,8 @@ TEST(ConfigTest, EveryKeyHasItsEffect) {
   check(
       "tracefs: {instance: a-B_9, buffer_size_kb: 64, buffer_total_max_kb: 16777216,\n"
       "          subbuffer_size_kb: 1024, drain_interval_ms: 1}");
+  reset().overhead = {.budget_percent = 0.25, .event_cost_ns = 100000};
+  check("overhead: {budget_percent: 0.25, event_cost_ns: 100000}");
   reset().collectors = {.slab = false,
                         .slab_options = {},
                         .page = false,
@@ -190,7 +192,7 @@ TEST(ConfigTest, ErrorsSayPositionKeyProblemAndWhatIsAllowed) {
       {"engines: auto",
        "f.yaml:1:1: engines: is an unknown key, allowed is engine, on_tracing_failure, "
        "extra_events, web, "
-       "log, paths, tracefs, collectors"},
+       "log, paths, tracefs, overhead, collectors"},
       {"log: {level: info}\n\"log\": {}",
        "f.yaml:2:1: log: stands twice (first in line 1), allowed is each key once"},
       {"log:\n  level: loud\n",
@@ -218,7 +220,7 @@ TEST(ConfigTest, RefusesWhatIsNoPlainMapOfKnownKeys) {
       {"collectors: {slab: true}", ":1:20: collectors.slab: is not a map"},
       {"collectors: {slab: {sites: {}}}", "collectors.slab.sites: is an unknown key"},
       {"collectors: {numa: {enabled: true}}", "collectors.numa: is an unknown key"},
-      {"overhead: {budget_percent: 1}", "overhead: is an unknown key"},
+      {"overhead: {budget: 1}", "overhead.budget: is an unknown key"},
       {"<<: {log: {}}", "<<: is an unknown key"},
       {"'': 1", ": is an unknown key"},
       {"web.max_requests: 3", "web.max_requests: is written with a dot"},
@@ -324,6 +326,23 @@ TEST(ConfigTest, NumbersHaveInclusiveRanges) {
     }
   }
   EXPECT_THAT(ErrorOf("tracefs: {subbuffer_size_kb: 48}"), HasSubstr("a power of two"));
+}
+
+TEST(ConfigTest, ABudgetMayHaveAFraction) {
+  for (const char* good : {"0", "100", "0.05", "99.9"}) {
+    EXPECT_EQ(ErrorOf(std::string("overhead: {budget_percent: ") + good + "}"), "OK") << good;
+  }
+  for (const char* bad : {"-0.1", "100.1", "99999999999999999999999"}) {
+    EXPECT_THAT(ErrorOf(std::string("overhead: {budget_percent: ") + bad + "}"),
+                HasSubstr("is out of range, allowed is a number from 0 to 100"))
+        << bad;
+  }
+  for (const char* bad : {"1e1", "nan", "inf", ".", "1%", "0x1", "1.2.3", "'1'", "true"}) {
+    EXPECT_THAT(ErrorOf(std::string("overhead: {budget_percent: ") + bad + "}"),
+                HasSubstr("allowed is a number from 0 to 100"))
+        << bad;
+  }
+  EXPECT_THAT(ErrorOf("overhead: {event_cost_ns: 100001}"), HasSubstr("is out of range"));
 }
 
 TEST(ConfigTest, TextsHaveRules) {

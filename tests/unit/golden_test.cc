@@ -109,6 +109,22 @@ TEST(GoldenLiveTest, TheFamiliesOfLiveMemoryAreTheGoldenOnes) {
   ExpectGolden(text, std::string(KMEM_TEST_GOLDEN) + "/live-6.18.prom");
 }
 
+// What a replay does not have: what tracing a live kernel costs.
+TEST(GoldenOverheadTest, TheExpositionIsTheGoldenOne) {
+  const TraceCollectors collectors = MakeTraceCollectors({});
+  EventState state;
+  state.overhead = Overhead{.budget_ratio = 0.01,
+                            .event_cost_seconds = 4e-8,
+                            .trace_seconds = 1.5,
+                            .drain_seconds = 0.25,
+                            .toggle_seconds = 0.125,
+                            .traced_seconds = {2.5, 100, 100, 100}};
+  Families families;
+  AppendOverheadMetrics(state, collectors, "bpf", families);
+  ExpectGolden(Serialize(families, TextFormat::kPrometheus),
+               std::string(KMEM_TEST_GOLDEN) + "/overhead.prom");
+}
+
 // Those that every kernel has, of the metric contract.
 const std::set<std::string> kFamilies{
     "kmem_tracepoint_events_total",

@@ -1,0 +1,296 @@
+#include "exporter/governed_source.h"
+
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <ctime>
+#include <numeric>
+#include <random>
+#include <utility>
+
+#include "exporter/slowdown.h"
+
+namespace kmem {
+namespace {
+
+using Clock = std::chrono::steady_clock;  // CLOCK_MONOTONIC, as EventState's times
+
+constexpr double kNs = 1e-9;
+// A window whose events were lost for the most part tells only that there were many.
+constexpr double kMostLossFactor = 10;
+
+std::uint64_t NowNs() {
+  return static_cast<std::uint64_t>(
+      std::chrono::nanoseconds(Clock::now().time_since_epoch()).count());
+}
+
+double ThreadSeconds() {
+  timespec now{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * kNs;
+}
+
+double OnlineCpus() { return static_cast<double>(std::max(1L, sysconf(_SC_NPROCESSORS_ONLN))); }
+
+// A tracepoint's text is changed in some 3 steps for each of its few places, after each of which
+// all other CPUs are interrupted (arch/x86/kernel/alternative.c, text_poke_bp_batch(), 5.10
+// to 6.18).
+double InterruptSeconds(std::size_t tracepoints) {
+  constexpr double kInterruptSeconds = 2e-6;
+  constexpr double kInterrupts = 12;
+  return (OnlineCpus() - 1) * kInterrupts * kInterruptSeconds * static_cast<double>(tracepoints);
+}
+
+}  // namespace
+
+GovernedSource::GovernedSource(std::unique_ptr<LiveSource> source,
+                               const TraceCollectors& collectors, const ProcReader& proc,
+                               const OverheadConfig& config, const EventCost& event_cost)
+    : collectors_(collectors),
+      proc_(proc),
+      source_(std::move(source)),
+      groups_(MakeSampleGroups(collectors, source_->Snapshot().tracepoints)),
+      scaler_(collectors, groups_),
+      windows_(groups_.size()) {
+  fixed_.budget_ratio = config.budget_percent / 100;
+  fixed_.event_cost_seconds = event_cost.seconds;
+  for (Windows& windows : windows_) windows.open_since_ns = NowNs();
+  LogMode(config, event_cost);
+  if (fixed_.budget_ratio <= 0) return;
+  std::vector<Sampling> sampling;
+  for (const SampleGroup& group : groups_) sampling.push_back(group.sampling);
+  governor_.emplace(Governor::Options{.budget = fixed_.budget_ratio * OnlineCpus(),
+                                      .event_cost_seconds = event_cost.seconds,
+                                      .seed = std::random_device()()},
+                    sampling);
+  thread_ = std::thread(&GovernedSource::Govern, this);
+}
+
+GovernedSource::~GovernedSource() {
+  {
+    const std::scoped_lock lock(mutex_);
+    stopping_ = true;
+  }
+  stop_changed_.notify_all();
+  if (thread_.joinable()) thread_.join();
+}
+
+void GovernedSource::LogMode(const OverheadConfig& config, const EventCost& event_cost) const {
+  const std::string cost =
+      fmt::format("an event costs {:.0f} ns ({})", event_cost.seconds / kNs, event_cost.how);
+  if (config.budget_percent <= 0) {
+    spdlog::info("overhead: no budget, everything is traced and exact; {}", cost);
+    return;
+  }
+  std::string never;
+  for (const auto& collector : collectors_) {
+    if (collector->sampling() == Sampling::kNever) never += fmt::format(" {}", collector->name());
+  }
+  spdlog::info(
+      "overhead: at most {:g} % of the CPU time of {} CPUs; {}: beyond some {:.0f} events/s "
+      "collectors are sampled{}{}",
+      config.budget_percent, OnlineCpus(), cost,
+      config.budget_percent / 100 * OnlineCpus() / event_cost.seconds,
+      never.empty() ? "" : ", never", never);
+}
+
+EventState GovernedSource::Snapshot() {
+  EventState state = source_->Snapshot();
+  scaler_.AddTo(state);
+  state.overhead = ReadOverhead(NowNs());
+  return state;
+}
+
+Overhead GovernedSource::ReadOverhead(std::uint64_t now_ns) {
+  const TraceLoad load = source_->ReadLoad();
+  const std::uint64_t events =
+      std::accumulate(load.events.begin(), load.events.end(), load.outside + load.lost);
+  Overhead overhead = fixed_;
+  overhead.trace_seconds = static_cast<double>(events) * overhead.event_cost_seconds;
+  const std::scoped_lock lock(mutex_);
+  overhead.drain_seconds =
+      load.reader_seconds + std::max(0.0, thread_seconds_ - toggle_thread_seconds_);
+  overhead.toggle_seconds = toggle_seconds_;
+  overhead.traced_seconds.resize(collectors_.size());
+  for (std::size_t i = 0; i < groups_.size(); ++i) {
+    const Windows& windows = windows_[i];
+    const std::uint64_t open_ns =
+        windows.open_since_ns == 0 ? 0 : now_ns - std::min(now_ns, windows.open_since_ns);
+    for (const std::size_t collector : groups_[i].collectors) {
+      overhead.traced_seconds[collector] = static_cast<double>(windows.traced_ns + open_ns) * kNs;
+    }
+  }
+  return overhead;
+}
+
+std::uint64_t GovernedSource::EventsOf(std::size_t group, const TraceLoad& load) const {
+  std::uint64_t events = 0;
+  for (const std::size_t tracepoint : groups_[group].tracepoints) events += load.events[tracepoint];
+  return events;
+}
+
+Governor::Reading GovernedSource::Read() {
+  const TraceLoad load = source_->ReadLoad();
+  Governor::Reading reading;
+  reading.now = static_cast<double>(NowNs()) * kNs;
+  for (std::size_t i = 0; i < groups_.size(); ++i) reading.events.push_back(EventsOf(i, load));
+  reading.lost = load.lost;
+  reading.reader_seconds = load.reader_seconds;
+  reading.toggle_seconds = toggle_seconds_;
+  return reading;
+}
+
+void GovernedSource::Govern() {
+  for (;;) {
+    for (const Governor::Action& action : governor_->Tick(Read())) Do(action);
+    const double now = static_cast<double>(NowNs()) * kNs;
+    const auto pause = std::chrono::duration<double>(std::max(0.001, governor_->next_tick() - now));
+    std::unique_lock lock(mutex_);
+    thread_seconds_ = ThreadSeconds();
+    if (stop_changed_.wait_for(lock, pause, [this] { return stopping_; })) return;
+  }
+}
+
+void GovernedSource::Do(const Governor::Action& action) {
+  using Kind = Governor::Action::Kind;
+  const std::vector<std::size_t>& tracepoints = groups_[action.group].tracepoints;
+  switch (action.kind) {
+    case Kind::kStart: {
+      EventState state = Toggle([&] { return source_->Close(tracepoints); }, tracepoints.size());
+      scaler_.Start(action.group, state);
+      windows_[action.group].last_end_ns = state.taken_at_ns;
+      windows_[action.group].idle_at_end = ReadIdle();
+      windows_[action.group].events_at_end = Counted(action.group, state);
+      windows_[action.group].outside_at_end = source_->ReadLoad().outside;
+      CountTraced(action.group, state.taken_at_ns, false);
+      spdlog::debug("{} is sampled from now on", NameOf(action.group));
+      break;
+    }
+    case Kind::kOpen: {
+      EventState state = Toggle([&] { return source_->Open(tracepoints); }, tracepoints.size());
+      scaler_.BeginWindow(action.group, state);
+      windows_[action.group].events_at_begin = Counted(action.group, state);
+      windows_[action.group].cpus_at_begin = CountedByCpu(action.group, state);
+      windows_[action.group].lost_at_begin = source_->ReadLoad().lost;
+      windows_[action.group].reader_at_begin = source_->ReadLoad().reader_seconds;
+      CountTraced(action.group, state.taken_at_ns, true);
+      break;
+    }
+    case Kind::kClose: {
+      EventState state = Toggle([&] { return source_->Close(tracepoints); }, tracepoints.size());
+      EndWindow(action.group, state);
+      CountTraced(action.group, state.taken_at_ns, false);
+      break;
+    }
+    case Kind::kStop: {
+      EventState state = source_->Snapshot();
+      EndWindow(action.group, state);
+      spdlog::debug("{} is exact from now on", NameOf(action.group));
+      break;
+    }
+  }
+}
+
+std::string GovernedSource::NameOf(std::size_t group) const {
+  std::string name;
+  for (const std::size_t collector : groups_[group].collectors) {
+    name +=
+        fmt::format("{}{}", name.empty() ? "collector " : " and ", collectors_[collector]->name());
+  }
+  return name.empty() ? "extra_events" : name;
+}
+
+EventState GovernedSource::Toggle(const std::function<EventState()>& change,
+                                  std::size_t tracepoints) {
+  const double begin = ThreadSeconds();
+  EventState state = change();
+  const double mine = ThreadSeconds() - begin;
+  const std::scoped_lock lock(mutex_);
+  toggle_seconds_ += mine + InterruptSeconds(tracepoints);
+  toggle_thread_seconds_ += mine;
+  return state;
+}
+
+void GovernedSource::CountTraced(std::size_t group, std::uint64_t now_ns, bool open) {
+  const std::scoped_lock lock(mutex_);
+  Windows& windows = windows_[group];
+  if (!open) windows.traced_ns += now_ns - std::min(now_ns, windows.open_since_ns);
+  windows.open_since_ns = open ? now_ns : 0;
+}
+
+std::vector<std::uint64_t> GovernedSource::CountedByCpu(std::size_t group,
+                                                        const EventState& state) const {
+  std::vector<std::uint64_t> events;
+  for (const CpuCounts& cpu : state.cpus) {
+    std::uint64_t& sum = events.emplace_back();
+    for (const std::size_t tracepoint : groups_[group].tracepoints) sum += cpu.events[tracepoint];
+  }
+  return events;
+}
+
+std::uint64_t GovernedSource::Counted(std::size_t group, const EventState& state) const {
+  const auto events = CountedByCpu(group, state);
+  return std::reduce(events.begin(), events.end());
+}
+
+std::vector<double> GovernedSource::ReadIdle() const {
+  try {
+    return IdleSeconds(proc_.Read("stat"), static_cast<double>(sysconf(_SC_CLK_TCK)));
+  } catch (const ProcError&) {
+    return {};
+  }
+}
+
+double GovernedSource::Slowdown(std::size_t group, const EventState& state, double seconds,
+                                double period) {
+  Windows& windows = windows_[group];
+  const std::vector<double> before = std::exchange(windows.idle_at_end, ReadIdle());
+  const std::vector<double>& now = windows.idle_at_end;
+  const std::vector<std::uint64_t> counted = CountedByCpu(group, state);
+  const double reading =
+      (source_->ReadLoad().reader_seconds - windows.reader_at_begin) / OnlineCpus();
+  std::vector<CpuWindow> cpus;
+  for (std::size_t i = 0; i < counted.size(); ++i) {
+    const std::uint64_t events =
+        counted[i] - (i < windows.cpus_at_begin.size() ? windows.cpus_at_begin[i] : 0);
+    if (events == 0) continue;
+    // Nothing is made up where it is not known how busy the CPU was.
+    const bool known = i < before.size() && i < now.size();
+    const double taken = static_cast<double>(events) * fixed_.event_cost_seconds + reading;
+    cpus.push_back({.events = events,
+                    .tracing_ratio = taken / seconds,
+                    .idle_ratio = known ? (now[i] - before[i]) / period : 1});
+  }
+  return SlowdownFactor(cpus);
+}
+
+void GovernedSource::EndWindow(std::size_t group, EventState& state) {
+  Windows& windows = windows_[group];
+  const std::uint64_t end_ns = state.taken_at_ns;
+  const auto length =
+      static_cast<double>(std::max(end_ns, windows.open_since_ns + 1) - windows.open_since_ns);
+  const auto period = static_cast<double>(end_ns - std::min(end_ns, windows.last_end_ns));
+  const std::uint64_t events = Counted(group, state) - windows.events_at_begin;
+  const TraceLoad load = source_->ReadLoad();
+  const std::uint64_t lost = load.lost - windows.lost_at_begin;
+  const std::uint64_t strays =
+      windows.events_at_begin - windows.events_at_end + load.outside - windows.outside_at_end;
+  const double loss_factor = std::min(
+      static_cast<double>(events + lost) / static_cast<double>(std::max<std::uint64_t>(events, 1)),
+      kMostLossFactor);
+  const double slowdown = Slowdown(group, state, length * kNs, period * kNs);
+  scaler_.EndWindow(group, state, period / length * std::max(loss_factor, 1.0) * slowdown);
+  windows.last_end_ns = end_ns;
+  governor_->WindowEnded(group, {.now = static_cast<double>(NowNs()) * kNs,
+                                 .seconds = length * kNs,
+                                 .events = events,
+                                 .lost = lost,
+                                 .strays = strays});
+  windows.events_at_end = windows.events_at_begin + events;
+  windows.outside_at_end = load.outside;
+}
+
+}  // namespace kmem

@@ -1,0 +1,92 @@
+// A live source of events within its budget: beside it runs one thread that tells the governor what
+// is seen and spent, and enables and disables tracepoints as it says. Scrapes get counters that are
+// scaled up by what was not traced, and what tracing has cost.
+#pragma once
+
+#include <condition_variable>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <vector>
+
+#include "exporter/event_cost.h"
+#include "exporter/governor.h"
+#include "exporter/live_source.h"
+#include "exporter/scaler.h"
+
+namespace kmem {
+
+class GovernedSource : public EventSource {
+ public:
+  // `collectors` and `proc` must outlive this. With a budget of 0 everything is traced, and no
+  // thread runs.
+  GovernedSource(std::unique_ptr<LiveSource> source, const TraceCollectors& collectors,
+                 const ProcReader& proc, const OverheadConfig& config, const EventCost& event_cost);
+  ~GovernedSource() override;
+
+  [[nodiscard]] std::string_view engine() const override { return source_->engine(); }
+  [[nodiscard]] std::string_view reason() const override { return source_->reason(); }
+  [[nodiscard]] const KernelFacts& facts() const override { return source_->facts(); }
+  [[nodiscard]] const std::vector<std::string>& missing_events() const override {
+    return source_->missing_events();
+  }
+  [[nodiscard]] EventState Snapshot() override;
+
+ private:
+  // One group's windows. The governing thread's, but for what scrapes read: by the mutex.
+  struct Windows {
+    std::uint64_t traced_ns = 0;               // up to open_since_ns
+    std::uint64_t open_since_ns = 0;           // 0: not traced now
+    std::uint64_t last_end_ns = 0;             // of a window, or of being exact
+    std::vector<std::uint64_t> cpus_at_begin;  // events by CPU
+    double reader_at_begin = 0;                // TraceLoad::reader_seconds
+    std::vector<double> idle_at_end;           // by CPU, seconds; of the last window
+    std::uint64_t events_at_begin = 0;
+    std::uint64_t events_at_end = 0;   // of the last window
+    std::uint64_t outside_at_end = 0;  // TraceLoad::outside then
+    std::uint64_t lost_at_begin = 0;
+  };
+
+  void LogMode(const OverheadConfig& config, const EventCost& event_cost) const;
+  void Govern();
+  void Do(const Governor::Action& action);
+  EventState Toggle(const std::function<EventState()>& change, std::size_t tracepoints);
+  void CountTraced(std::size_t group, std::uint64_t now_ns, bool open);
+  void EndWindow(std::size_t group, EventState& state);
+  // The group's events in a state.
+  [[nodiscard]] std::uint64_t Counted(std::size_t group, const EventState& state) const;
+  [[nodiscard]] std::vector<std::uint64_t> CountedByCpu(std::size_t group,
+                                                        const EventState& state) const;
+  // Of the window that ends with the state.
+  double Slowdown(std::size_t group, const EventState& state, double seconds, double period);
+  [[nodiscard]] std::vector<double> ReadIdle() const;
+  [[nodiscard]] std::string NameOf(std::size_t group) const;
+  Governor::Reading Read();
+  [[nodiscard]] std::uint64_t EventsOf(std::size_t group, const TraceLoad& load) const;
+  [[nodiscard]] Overhead ReadOverhead(std::uint64_t now_ns);
+
+  const TraceCollectors& collectors_;
+  const ProcReader& proc_;
+  std::unique_ptr<LiveSource> source_;
+  std::vector<SampleGroup> groups_;
+  Scaler scaler_;
+  Overhead fixed_;  // the budget and the cost of an event
+  std::optional<Governor> governor_;
+
+  std::mutex mutex_;  // of what follows
+  std::condition_variable stop_changed_;
+  bool stopping_ = false;
+  std::vector<Windows> windows_;
+  double toggle_seconds_ = 0;
+  // CPU time of the governing thread, and of that what was for toggling.
+  double thread_seconds_ = 0;
+  double toggle_thread_seconds_ = 0;
+
+  std::thread thread_;
+};
+
+}  // namespace kmem

@@ -1,0 +1,126 @@
+// Decides which tracepoints are traced when, so that tracing costs no more than its budget. Pure:
+// it is told the time and what has been seen, and says what to do; one thread.
+//
+// A group of tracepoints is exact, which is always traced, or sampled: traced in windows. Groups of
+// Sampling::kLast get the budget first, then the cheaper ones before the dearer. What is left for a
+// sampled group, less what enabling and disabling costs, is spent evenly: a window's length follows
+// from what its events have cost lately, and is fixed before it begins, so that it does not depend
+// on what happens in it. The pauses between are of random length, lest a periodic load hide there.
+//
+// A group becomes sampled when it was over its share for two seconds (far over: one), or when
+// events are lost. It becomes exact again when its windows have shown for a while that it would
+// stay below 70 % of its share; that while is doubled if it comes soon after the last time, so that
+// a load that comes and goes does not make it change all the time.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <random>
+#include <vector>
+
+#include "collectors/collector.h"
+
+namespace kmem {
+
+class Governor {
+ public:
+  struct Options {
+    double budget = 0;              // seconds of CPU time per second, of all CPUs together; above 0
+    double event_cost_seconds = 0;  // of one event, on the CPU that it happens on
+    std::uint64_t seed = 1;
+  };
+
+  // What has been seen and spent up to now: all of it only grows.
+  struct Reading {
+    double now = 0;                     // seconds; what follows is of then
+    std::vector<std::uint64_t> events;  // by group
+    std::uint64_t other_events = 0;
+    std::uint64_t lost = 0;
+    double reader_seconds = 0;
+    double toggle_seconds = 0;
+  };
+
+  struct Action {
+    enum class Kind : std::uint8_t {
+      kStart,  // an exact group becomes a sampled one: leave it out
+      kOpen,   // a window begins: trace it
+      kClose,  // it ends: leave it out
+      kStop,   // it ends, and the group stays traced: it is exact from now on
+    };
+    std::size_t group;
+    Kind kind;
+  };
+
+  // What a window has shown, as it ends (kClose and kStop).
+  struct Window {
+    double now = 0;
+    double seconds = 0;
+    std::uint64_t events = 0;
+    std::uint64_t lost = 0;
+    std::uint64_t strays = 0;  // events that cost as well, before it and after the one before
+  };
+
+  // Windows begin at least so many seconds after one another, so each tracepoint is enabled and
+  // disabled at most once in that time; at most so many, with the pauses at their longest.
+  static constexpr double kShortestPeriod = 2.0;
+  static constexpr double kLongestPeriod = 6.0;
+  static constexpr double kJitter = 1.0 / 3;  // of a pause, up or down
+
+  Governor(const Options& options, const std::vector<Sampling>& groups);
+
+  // Says what to do now. Each action is taken for done.
+  std::vector<Action> Tick(const Reading& reading);
+  void WindowEnded(std::size_t group, const Window& window);
+
+  // When the next Tick() is due, in seconds.
+  [[nodiscard]] double next_tick() const;
+  [[nodiscard]] bool sampled(std::size_t group) const { return groups_[group].sampled; }
+
+ private:
+  struct Group {
+    Sampling sampling = Sampling::kFirst;
+    bool sampled = false;
+    bool open = true;
+    double rate = 0;       // events a second while it is traced, smoothed
+    double allowance = 0;  // seconds per second that it may cost and be exact
+    double share = 0;      // that it may cost if it is sampled
+    double strays = 0;     // events of a cycle outside of its window, smoothed
+    // Exact.
+    int ticks_over = 0;
+    // Sampled.
+    double next_edge = 0;     // when its window is to begin or to end
+    double period = 0;        // of this window and the pause before it
+    double pressure = 0;      // what it would cost in shares, smoothed
+    double calm_since = 0;    // 0: it is not
+    double calm_needed = 0;   // seconds
+    double exact_since = -1;  // -1: it was never sampled
+    double longest_window = 0;
+    double lossy_rate = 0;  // at which events were lost; 0: none lately
+    double lossy_until = 0;
+  };
+
+  [[nodiscard]] double CostPerEvent() const { return options_.event_cost_seconds + reader_cost_; }
+  void LearnReaderCost(double seconds, double events);
+  void ShareBudget(double spent_elsewhere);
+  void ActOnLosses(double lost_share, double now, std::vector<Action>& actions);
+  void CheckExact(double now, std::vector<Action>& actions);
+  void CheckWindows(double now, std::vector<Action>& actions);
+  void StartSampling(std::size_t group, double now, std::vector<Action>& actions);
+  [[nodiscard]] static double ShortestWindow(const Group& group);
+  void PlanPeriod(Group& group) const;
+  [[nodiscard]] double WindowSeconds(const Group& group) const;
+  [[nodiscard]] bool MayBeExact(const Group& group, double now) const;
+
+  Options options_;
+  std::vector<Group> groups_;
+  Reading last_;
+  bool first_ = true;
+  double reader_cost_ = 0;      // seconds per event, smoothed
+  double cycle_cost_ = 0.005;   // of one enabling and disabling, smoothed
+  double spent_elsewhere_ = 0;  // seconds per second, smoothed
+  double toggle_seen_ = 0;
+  std::uint64_t cycles_ = 0;  // since toggle_seen_
+  std::mt19937_64 random_;
+};
+
+}  // namespace kmem

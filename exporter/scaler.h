@@ -1,0 +1,76 @@
+// Scales counters up by what was not traced. Of each counter of a sampled collector it keeps what
+// the estimate exceeds the count by; a scrape adds that to what was counted. Beyond what was
+// counted within windows nothing is known, so gauges and other words of the tallies stay as they
+// are.
+//
+// A window stands for the time since the last one ended. Its counts, times the ratio of that time
+// to its own length, are the estimate; what was counted between windows, while tracepoints were
+// being enabled and disabled, is not used. Integers, with a remainder of 2^-32 carried for each
+// counter: nothing is lost by rounding, and as all that is exported is made of the same words, a
+// histogram's count is its buckets' sum, and "other" is the total less what is shown. A counter
+// never falls.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <mutex>
+#include <unordered_map>
+#include <vector>
+
+#include "exporter/sample_groups.h"
+
+namespace kmem {
+
+// One counter of a sampled collector.
+struct ScaledCounter {
+  // The window's end, and with it the time that it stands for. `factor` has 32 bits of fraction.
+  void EndWindow(std::uint64_t count, std::uint64_t factor);
+
+  std::uint64_t last = 0;      // the count at the last window's end
+  std::uint64_t begin = 0;     // at this window's begin
+  std::int64_t due = 0;        // the estimate less the count
+  std::uint32_t fraction = 0;  // of it: in 2^-32
+  std::uint64_t extra = 0;     // the most that was ever due
+};
+
+class Scaler {
+ public:
+  // All must outlive this. At most one window of a group is open at a time.
+  Scaler(const TraceCollectors& collectors, const std::vector<SampleGroup>& groups);
+
+  // One thread calls these, with the state at that time: sampling starts, the group being exact up
+  // to now; a window begins; it ends. `factor` is at least 1.
+  void Start(std::size_t group, EventState& state);
+  void BeginWindow(std::size_t group, EventState& state);
+  void EndWindow(std::size_t group, EventState& state, double factor);
+
+  // Any thread. Adds to a state what counters are short of.
+  void AddTo(EventState& state);
+
+ private:
+  static constexpr std::size_t kCommonValues = 3;
+  struct CommonCounter {
+    std::uint64_t owner = 0;
+    std::array<ScaledCounter, kCommonValues> counters;
+  };
+  struct Group {
+    std::vector<ScaledCounter> counters;  // empty: it has never been sampled
+    std::vector<ScaledCounter> fired;     // by tracepoint of the group
+    // By collector of the group, by place.
+    std::vector<std::unordered_map<std::uint64_t, CommonCounter>> common;
+  };
+  // Calls visit(counter, count) for each counter in the state.
+  template <class Visit>
+  void Record(std::size_t group, EventState& state, Visit visit);
+  // Calls visit(word, counter) for each word of the group's tallies that is one.
+  template <class Visit>
+  void ForEachWord(std::size_t group, EventState& state, Visit visit);
+  [[nodiscard]] std::size_t CountersOf(std::size_t group, const EventState& state) const;
+
+  const TraceCollectors& collectors_;
+  const std::vector<SampleGroup>& groups_;
+  std::mutex mutex_;
+  std::vector<Group> state_;  // by group
+};
+
+}  // namespace kmem

@@ -1,0 +1,228 @@
+// Counters scaled up by what was not traced, through to what a scrape shows.
+#include "exporter/scaler.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <map>
+#include <random>
+#include <string>
+
+#include "collectors/slab_tables.h"
+#include "dispatch_rig.h"
+#include "exporter/sample_groups.h"
+
+namespace kmem {
+namespace {
+
+constexpr std::uint64_t kOne = UINT64_C(1) << 32;
+
+TEST(ScaledCounterTest, ShowsWhatTheWindowStandsFor) {
+  ScaledCounter counter{.last = 100, .begin = 110};
+  counter.EndWindow(150, 20 * kOne);  // 40 in the window, for 800; 50 were counted
+  EXPECT_EQ(counter.extra, 800U - 50U);
+}
+
+TEST(ScaledCounterTest, LosesNothingByRounding) {
+  ScaledCounter counter;
+  std::uint64_t count = 0;
+  for (int window = 0; window < 3'000'000; ++window) {
+    counter.begin = count;
+    counter.EndWindow(++count, kOne + kOne / 3);
+  }
+  EXPECT_NEAR(static_cast<double>(counter.extra), 1e6, 1);
+}
+
+TEST(ScaledCounterTest, StaysAsItIsWhereEverythingWasTraced) {
+  ScaledCounter counter;
+  for (std::uint64_t count = 0; count < 100; ++count) {
+    counter.begin = counter.last;
+    counter.EndWindow(count, kOne);
+    EXPECT_EQ(counter.extra, 0U);
+  }
+}
+
+TEST(ScaledCounterTest, NeverFallsAndPaysBackWhatItOwes) {
+  ScaledCounter counter;
+  counter.EndWindow(10, 5 * kOne);  // 40 more
+  counter.begin = 110;
+  counter.EndWindow(110, 5 * kOne);  // 100 were counted outside of the window
+  EXPECT_EQ(counter.extra, 40U);
+  counter.begin = 110;
+  counter.EndWindow(130, 5 * kOne);  // 80 more, of which 60 are owed
+  EXPECT_EQ(counter.extra, 40U);
+  counter.begin = 130;
+  counter.EndWindow(140, 5 * kOne);
+  EXPECT_EQ(counter.extra, 60U);
+}
+
+class ScalerTest : public testing::Test {
+ protected:
+  ScalerTest() {
+    // What the events add is arithmetic of the collectors; here only their words matter.
+    groups_ = MakeSampleGroups(rig_.collectors(), rig_.state().tracepoints);
+    scaler_.emplace(rig_.collectors(), groups_);
+  }
+
+  [[nodiscard]] std::size_t GroupOf(std::string_view collector) const {
+    for (std::size_t i = 0; i < groups_.size(); ++i) {
+      for (const std::size_t each : groups_[i].collectors) {
+        if (rig_.collectors()[each]->name() == collector) return i;
+      }
+    }
+    return groups_.size();
+  }
+
+  void Kmalloc(std::uint32_t cpu, std::uint64_t bytes, std::uint64_t site) {
+    slab_alloc_event event{};
+    event.call_site = site;
+    event.ptr = 0xFFFF888000000000;
+    event.bytes_req = bytes;
+    event.bytes_alloc = bytes + 8;
+    slab_count_kmalloc(reinterpret_cast<slab_tally*>(rig_.state().tallies[0].At(cpu)), &event,
+                       nullptr);
+    slab_count_site(sites_.data(), kSites, &event);
+    rig_.state().cpus[cpu].events[0]++;
+  }
+
+  EventState State() {
+    EventState state = rig_.state();
+    state.tallies[0].common.clear();
+    AppendSites(sites_, 0, state.tallies[0].common);
+    return state;
+  }
+  EventState Scaled() {
+    EventState state = State();
+    scaler_->AddTo(state);
+    return state;
+  }
+
+  static constexpr std::uint32_t kSites = 64;
+  std::vector<kmem_slot> sites_ = std::vector<kmem_slot>(kSites);
+  DispatchRig rig_{"6.1"};
+  std::vector<SampleGroup> groups_;
+  std::optional<Scaler> scaler_;
+};
+
+TEST_F(ScalerTest, GroupsWhatSharesATracepointAndSparesFragmentation) {
+  EXPECT_NE(GroupOf("slab"), GroupOf("page"));
+  EXPECT_EQ(GroupOf("page"), GroupOf("pcp"));
+  EXPECT_EQ(groups_[GroupOf("slab")].sampling, Sampling::kFirst);
+  EXPECT_EQ(groups_[GroupOf("page")].sampling, Sampling::kLast);
+  EXPECT_EQ(groups_[GroupOf("extfrag")].sampling, Sampling::kNever);
+  std::size_t tracepoints = 0;
+  for (const SampleGroup& group : groups_) tracepoints += group.tracepoints.size();
+  EXPECT_EQ(tracepoints, rig_.state().tracepoints.size());
+}
+
+TEST_F(ScalerTest, LeavesWhatWasNeverSampledAsItIs) {
+  Kmalloc(0, 100, 0x1000);
+  EXPECT_EQ(Scaled().tallies[0].common, State().tallies[0].common);
+  EXPECT_EQ(Scaled().tracepoints[0].untraced, 0U);
+}
+
+TEST_F(ScalerTest, ScalesCountersAndNothingElse) {
+  const std::size_t slab = GroupOf("slab");
+  Kmalloc(0, 100, 0x1000);
+  EventState state = State();
+  scaler_->Start(slab, state);
+  scaler_->BeginWindow(slab, state);
+  Kmalloc(1, 100, 0x1000);
+  Kmalloc(1, 200, 0x2000);
+  state = State();
+  scaler_->EndWindow(slab, state, 10);
+  const EventState scaled = Scaled();
+  const auto& cpu1 = scaled.tallies[0].At<slab_tally>(1);
+  EXPECT_EQ(cpu1.kmalloc.alloc.allocations, 20U);
+  EXPECT_EQ(cpu1.kmalloc.alloc.requested_bytes, 3000U);
+  EXPECT_EQ(scaled.tallies[0].At<slab_tally>(0).kmalloc.alloc.allocations, 1U);
+  EXPECT_EQ(scaled.tracepoints[0].untraced, 18U);
+  for (const TableEntry& site : ParseSlabTables(scaled.tallies[0].common).sites) {
+    EXPECT_EQ(site.slot.values[SLAB_SITE_ALLOCATIONS], site.slot.key == 0x1000 ? 11U : 10U);
+    EXPECT_EQ(static_cast<std::uint32_t>(site.slot.values[SLAB_SITE_SIZES]),
+              site.slot.key == 0x1000 ? 100U : 200U);
+  }
+}
+
+// All samples of counters and of histograms' buckets, sums and counts, by name and labels.
+std::map<std::string, double> Counters(const Families& families) {
+  std::map<std::string, double> values;
+  for (const auto& family : families) {
+    for (const auto& metric : family.metric) {
+      std::string key = family.name;
+      for (const auto& label : metric.label) key += "," + label.name + "=" + label.value;
+      if (family.type == prometheus::MetricType::Counter) values[key] = metric.counter.value;
+      if (family.type != prometheus::MetricType::Histogram) continue;
+      values[key + " count"] = static_cast<double>(metric.histogram.sample_count);
+      values[key + " sum"] = metric.histogram.sample_sum;
+      for (const auto& bucket : metric.histogram.bucket) {
+        values[key + " " + std::to_string(bucket.upper_bound)] =
+            static_cast<double>(bucket.cumulative_count);
+      }
+    }
+  }
+  return values;
+}
+
+class NamedByAddress : public Symbols {
+ public:
+  [[nodiscard]] bool available() const override { return true; }
+  std::uint64_t Refresh() override { return 1; }
+  [[nodiscard]] std::optional<Symbol> Find(std::uint64_t address) const override {
+    return Symbol{"f" + std::to_string(address), "kernel"};
+  }
+};
+
+TEST_F(ScalerTest, NothingFallsAndSumsHoldWhateverHappens) {
+  const std::size_t slab = GroupOf("slab");
+  std::mt19937_64 random(11);
+  KernelFacts facts = rig_.facts();
+  facts.symbols = std::make_shared<NamedByAddress>();
+  std::map<std::string, double> before;
+  bool sampled = false;
+  bool open = true;
+  std::uint64_t now_ns = 1;
+  for (int step = 0; step < 3000; ++step) {
+    const std::uint64_t events = random() % 50;
+    // Between windows a few are counted too: what is enabled or disabled already.
+    for (std::uint64_t i = 0; i < (open ? events : events % 3); ++i) {
+      Kmalloc(static_cast<std::uint32_t>(random() % 2), random() % 9000, random() % 90 + 1);
+    }
+    EventState state = State();
+    if (!sampled && random() % 20 == 0) {
+      scaler_->Start(slab, state);
+      sampled = true;
+      open = false;
+    } else if (sampled && !open) {
+      scaler_->BeginWindow(slab, state);
+      open = true;
+    } else if (sampled && random() % 2 == 0) {
+      scaler_->EndWindow(slab, state, 1 + static_cast<double>(random() % 5000) / 100);
+      sampled = random() % 10 != 0;
+      open = !sampled;
+    }
+    EventState scaled = Scaled();
+    now_ns += 11'000'000'000;
+    scaled.tallies[0].taken_at_ns = now_ns;
+    Families out;
+    AppendTracepointMetrics(scaled, out);
+    rig_.collectors()[0]->Export(scaled.tallies[0], facts, out);
+    const auto values = Counters(out);
+    for (const auto& [name, value] : before) {
+      const auto at = values.find(name);
+      if (at == values.end()) continue;
+      ASSERT_GE(at->second, value) << name << " in step " << step;
+    }
+    const std::string sizes = "kmem_slab_request_size_bytes,allocator=kmalloc ";
+    EXPECT_EQ(values.at(sizes + "count"), values.at(sizes + "inf"));
+    EXPECT_EQ(values.at(sizes + "sum"),
+              values.at("kmem_slab_requested_bytes_total,allocator=kmalloc"));
+    // Each of the buckets' words carries a remainder of its own.
+    EXPECT_NEAR(values.at(sizes + "count"),
+                values.at("kmem_slab_allocations_total,allocator=kmalloc"), 2 * SLAB_SIZE_BUCKETS);
+    before = values;
+  }
+}
+
+}  // namespace
+}  // namespace kmem
