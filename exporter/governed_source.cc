@@ -27,11 +27,14 @@ std::uint64_t NowNs() {
       std::chrono::nanoseconds(Clock::now().time_since_epoch()).count());
 }
 
-double ThreadSeconds() {
+double CpuSeconds(clockid_t clock) {
   timespec now{};
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  clock_gettime(clock, &now);
   return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * kNs;
 }
+
+double ThreadSeconds() { return CpuSeconds(CLOCK_THREAD_CPUTIME_ID); }
+double ProcessSeconds() { return CpuSeconds(CLOCK_PROCESS_CPUTIME_ID); }
 
 double OnlineCpus() { return static_cast<double>(std::max(1L, sysconf(_SC_NPROCESSORS_ONLN))); }
 
@@ -175,17 +178,19 @@ void GovernedSource::Do(const Governor::Action& action) {
       windows_[action.group].events_at_begin = Counted(action.group, state);
       windows_[action.group].cpus_at_begin = CountedByCpu(action.group, state);
       windows_[action.group].lost_at_begin = source_->ReadLoad().lost;
-      windows_[action.group].reader_at_begin = source_->ReadLoad().reader_seconds;
+      windows_[action.group].process_at_begin = ProcessSeconds();
       CountTraced(action.group, state.taken_at_ns, true);
       break;
     }
     case Kind::kClose: {
+      windows_[action.group].process_at_end = ProcessSeconds();
       EventState state = Toggle([&] { return source_->Close(tracepoints); }, tracepoints.size());
       EndWindow(action.group, state);
       CountTraced(action.group, state.taken_at_ns, false);
       break;
     }
     case Kind::kStop: {
+      windows_[action.group].process_at_end = ProcessSeconds();
       EventState state = source_->Snapshot();
       EndWindow(action.group, state);
       spdlog::debug("{} is exact from now on", NameOf(action.group));
@@ -250,8 +255,8 @@ double GovernedSource::Slowdown(std::size_t group, const EventState& state, doub
   const std::vector<double> before = std::exchange(windows.idle_at_end, ReadIdle());
   const std::vector<double>& now = windows.idle_at_end;
   const std::vector<std::uint64_t> counted = CountedByCpu(group, state);
-  const double reading =
-      (source_->ReadLoad().reader_seconds - windows.reader_at_begin) / OnlineCpus();
+  // On whichever CPU our own threads ran.
+  const double ours = (windows.process_at_end - windows.process_at_begin) / OnlineCpus();
   std::vector<CpuWindow> cpus;
   for (std::size_t i = 0; i < counted.size(); ++i) {
     const std::uint64_t events =
@@ -259,7 +264,7 @@ double GovernedSource::Slowdown(std::size_t group, const EventState& state, doub
     if (events == 0) continue;
     // Nothing is made up where it is not known how busy the CPU was.
     const bool known = i < before.size() && i < now.size();
-    const double taken = static_cast<double>(events) * fixed_.event_cost_seconds + reading;
+    const double taken = static_cast<double>(events) * fixed_.event_cost_seconds + ours;
     cpus.push_back({.events = events,
                     .tracing_ratio = taken / seconds,
                     .idle_ratio = known ? (now[i] - before[i]) / period : 1});
@@ -283,6 +288,10 @@ void GovernedSource::EndWindow(std::size_t group, EventState& state) {
       kMostLossFactor);
   const double slowdown = Slowdown(group, state, length * kNs, period * kNs);
   scaler_.EndWindow(group, state, period / length * std::max(loss_factor, 1.0) * slowdown);
+  spdlog::debug(
+      "{}: a window of {:.1f} ms in {:.2f} s had {} events, {} were lost and {} came beside it; "
+      "without tracing there would have been {:.3f} times as many",
+      NameOf(group), length / 1e6, period * kNs, events, lost, strays, slowdown);
   windows.last_end_ns = end_ns;
   governor_->WindowEnded(group, {.now = static_cast<double>(NowNs()) * kNs,
                                  .seconds = length * kNs,

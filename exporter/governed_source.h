@@ -43,8 +43,9 @@ class GovernedSource : public EventSource {
     std::uint64_t open_since_ns = 0;           // 0: not traced now
     std::uint64_t last_end_ns = 0;             // of a window, or of being exact
     std::vector<std::uint64_t> cpus_at_begin;  // events by CPU
-    double reader_at_begin = 0;                // TraceLoad::reader_seconds
-    std::vector<double> idle_at_end;           // by CPU, seconds; of the last window
+    double process_at_begin = 0;               // CPU time of this process
+    double process_at_end = 0;
+    std::vector<double> idle_at_end;  // by CPU, seconds; of the last window
     std::uint64_t events_at_begin = 0;
     std::uint64_t events_at_end = 0;   // of the last window
     std::uint64_t outside_at_end = 0;  // TraceLoad::outside then

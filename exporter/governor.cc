@@ -22,8 +22,9 @@ constexpr double kSoonSeconds = 300;
 constexpr double kShortestWindow = 0.03;
 constexpr double kShortestLossyWindow = 0.01;
 constexpr double kLongestWindowShare = 0.9;  // of the period
-// What enabling and disabling may take of a share.
-constexpr double kToggleShare = 0.25;
+// What enabling and disabling may take of a share: the longer the windows, the less the moments
+// after enabling count, in which a load is slowed down more than by the events.
+constexpr double kToggleShare = 0.1;
 // Losses that count: fewer come from a hiccup.
 constexpr double kLossShare = 0.001;
 constexpr double kLossesForgottenSeconds = 600;
