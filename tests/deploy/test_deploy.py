@@ -1,5 +1,5 @@
 """What is deployed, looked at without deploying it: the version, the compose file, the workflows, and
-that every error of the program is explained."""
+that the metrics and every error of the program are explained."""
 import glob
 import os
 import re
@@ -139,7 +139,10 @@ class Troubleshooting(unittest.TestCase):
         self.assertEqual(unknown, [], "not in exporter/*.cc")
 
 
-class Documents(unittest.TestCase):
+class Documents(Checks):
+    def test_the_tables_of_the_metrics_are_what_the_program_exposes(self):
+        self.run_check("docs/generate", "--check")
+
     def test_their_links_to_files_lead_somewhere(self):
         listed = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard",
                                  "*.md"], cwd=REPOSITORY, capture_output=True, check=True,

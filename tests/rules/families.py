@@ -23,12 +23,6 @@ def live_only():
     return _names_in(REPOSITORY / "tests/golden/overhead.prom")
 
 
-def to_come():
-    """Families of docs/metrics.md's contract that rules and dashboards use before the exporter has them:
-    the one list of what is not tested against it. An entry that the exporter has fails a test."""
-    return set((REPOSITORY / "tests/rules/families_to_come").read_text(encoding="utf-8").split())
-
-
 def used_by(expression):
     """The names of the metrics in an expression, those of recording rules left out."""
     without_strings = re.sub(r'"(?:[^"\\]|\\.)*"', '""', expression)
@@ -48,7 +42,5 @@ def needs(expression, recorded, names):
     return bool(needed & names)
 
 
-def is_to_come(expression, recorded):
-    """Whether an expression needs a family that is not here: one that is still to come, or of other
-    machines."""
-    return needs(expression, recorded, to_come() | OF_SEVERAL_NODES)
+def is_of_other_machines(expression, recorded):
+    return needs(expression, recorded, OF_SEVERAL_NODES)

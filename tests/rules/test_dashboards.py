@@ -95,21 +95,12 @@ class ConventionsTest(unittest.TestCase):
                 taken |= cells
 
     def test_every_metric_and_recording_used_exists(self):
-        known = families.existing() | families.to_come() | families.OF_PROMETHEUS
+        known = families.existing() | families.OF_PROMETHEUS
         for name, panel in panels():
             for target in panel["targets"]:
                 self.assertLessEqual(families.used_by(target["expr"]), known, f"{name}: {panel['title']}")
                 self.assertLessEqual(families.recordings_used_by(target["expr"]),
                                      set(test_rules.recorded()), f"{name}: {panel['title']}")
-
-    def test_every_family_to_come_is_needed(self):
-        used = set()
-        for expression in [*(target["expr"] for _, panel in panels() for target in panel["targets"]),
-                           *test_rules.recorded().values(),
-                           *(alert["expr"] for alert in test_rules.alerts().values()),
-                           *map(test_rules.code_of, test_rules.RUNBOOKS.glob("*.md"))]:
-            used |= families.used_by(expression)
-        self.assertEqual(families.to_come() - used, set(), "no query is about them")
 
 
 class QueriesTest(harness.ExporterTest):
@@ -143,7 +134,7 @@ class QueriesTest(harness.ExporterTest):
         recorded = test_rules.recorded()
         asked = [(name, panel["title"], target["expr"]) for name, panel in panels()
                  for target in panel["targets"]
-                 if not families.is_to_come(target["expr"], recorded)]
+                 if not families.is_of_other_machines(target["expr"], recorded)]
         missing = {(name, title, filled_in(expression, instance=instance))
                    for name, title, expression in asked for instance in self.instances
                    if instance != "replay"
@@ -155,13 +146,13 @@ class QueriesTest(harness.ExporterTest):
                 self.fail("no data for:\n" + "\n".join(map(str, sorted(missing))))
         skipped = sum(len(panel["targets"]) for _, panel in panels()) - len(asked)
         print(f"\n{len(asked)} queries found data of {' and '.join(sorted(self.instances))}; "
-              f"{skipped} need families that are to come")
+              f"{skipped} need several NUMA nodes")
         self.assertTrue(asked)
 
     def test_every_recording_rule_finds_data(self):
         recorded = test_rules.recorded()
         for name in recorded:
-            if not families.is_to_come(name, recorded):
+            if not families.is_of_other_machines(name, recorded):
                 self.prometheus.wait_until(name, 60 * harness.TIME_SCALE)
 
     def test_every_rule_can_be_evaluated(self):

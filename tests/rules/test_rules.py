@@ -51,15 +51,11 @@ class RulesTest(unittest.TestCase):
         self.assertEqual(tested, set(recorded()))
 
     def test_every_metric_and_recording_used_exists(self):
-        known = families.existing() | families.to_come() | families.OF_PROMETHEUS
+        known = families.existing() | families.OF_PROMETHEUS
         expressions = [*recorded().values(), *(alert["expr"] for alert in alerts().values())]
         for expression in expressions:
             self.assertLessEqual(families.used_by(expression), known, expression)
             self.assertLessEqual(families.recordings_used_by(expression), set(recorded()), expression)
-
-    def test_what_is_to_come_has_not_come(self):
-        self.assertEqual(families.existing() & families.to_come(), set(),
-                         "the exporter has them: take them out of tests/rules/families_to_come")
 
 
 class AlertsTest(unittest.TestCase):
@@ -118,7 +114,7 @@ class RunbooksTest(unittest.TestCase):
                                   f"{page.name}: {target}")
 
     def test_metrics_and_recordings_named_exist(self):
-        known = families.existing() | families.to_come() | families.OF_PROMETHEUS
+        known = families.existing() | families.OF_PROMETHEUS
         for page in RUNBOOKS.glob("*.md"):
             code = code_of(page)
             names = {name for name in families.used_by(code)
