@@ -1,6 +1,7 @@
 #include "exporter/event_cost.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -44,26 +45,52 @@ double SecondsPerTurn() {
   return fastest;
 }
 
-double EventsOf(LiveSource& source) {
+// Of one CPU: others may be busy.
+double EventsOf(LiveSource& source, std::size_t cpu) {
   const EventState state = source.Snapshot();
-  std::uint64_t sum = 0;
-  for (const CpuCounts& cpu : state.cpus) sum += std::reduce(cpu.events.begin(), cpu.events.end());
-  for (const TracepointState& tracepoint : state.tracepoints) sum += tracepoint.skipped;
-  return static_cast<double>(sum);
+  if (cpu >= state.cpus.size()) return 0;
+  const std::vector<std::uint64_t>& events = state.cpus[cpu].events;
+  return static_cast<double>(std::reduce(events.begin(), events.end()));
 }
+
+// Keeps the calling thread on one CPU, if it may run there.
+class OnOneCpu {
+ public:
+  explicit OnOneCpu(std::size_t cpu) {
+    known_ = sched_getaffinity(0, sizeof before_, &before_) == 0;
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(cpu, &one);
+    if (known_) sched_setaffinity(0, sizeof one, &one);
+  }
+  OnOneCpu(const OnOneCpu&) = delete;
+  OnOneCpu& operator=(const OnOneCpu&) = delete;
+  ~OnOneCpu() {
+    if (known_) sched_setaffinity(0, sizeof before_, &before_);
+  }
+
+ private:
+  cpu_set_t before_{};
+  bool known_ = false;
+};
 
 }  // namespace
 
 EventCostMeter::EventCostMeter(const OverheadConfig& config)
     : configured_ns_(config.event_cost_ns),
-      untraced_(config.event_cost_ns == 0 ? SecondsPerTurn() : 0) {}
+      cpu_(static_cast<std::size_t>(std::max(0, sched_getcpu()))) {
+  if (configured_ns_ != 0) return;
+  const OnOneCpu pinned(cpu_);  // the same for both: another one may be slower
+  untraced_ = SecondsPerTurn();
+}
 
 EventCost EventCostMeter::Measure(LiveSource& source) const {
   if (configured_ns_ != 0) return {.seconds = configured_ns_ * kNs, .how = "configured"};
   const double assumed = (source.engine() == "bpf" ? kBpfNs : kTracefsNs) * kNs;
-  const double before = EventsOf(source);
+  const OnOneCpu pinned(cpu_);
+  const double before = EventsOf(source, cpu_);
   const double traced = SecondsPerTurn();
-  const double events = (EventsOf(source) - before) / (kRuns * kTurns);
+  const double events = (EventsOf(source, cpu_) - before) / (kRuns * kTurns);
   if (untraced_ == 0 || traced == 0)
     return {.seconds = assumed, .how = "assumed, no pipe to be had"};
   if (events < kFewestEventsPerTurn) {

@@ -2,6 +2,7 @@
 // by a loop of system calls whose slab events are traced in one half of the runs only.
 #pragma once
 
+#include <cstddef>
 #include <string>
 
 #include "exporter/config.h"
@@ -24,6 +25,7 @@ class EventCostMeter {
 
  private:
   std::uint32_t configured_ns_;
+  std::size_t cpu_;      // on which both halves run
   double untraced_ = 0;  // seconds of one turn of the loop
 };
 

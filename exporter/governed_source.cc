@@ -119,11 +119,13 @@ Overhead GovernedSource::ReadOverhead(std::uint64_t now_ns) {
   overhead.toggle_seconds = toggle_seconds_;
   overhead.traced_seconds.resize(collectors_.size());
   for (std::size_t i = 0; i < groups_.size(); ++i) {
-    const Windows& windows = windows_[i];
+    Windows& windows = windows_[i];
     const std::uint64_t open_ns =
         windows.open_since_ns == 0 ? 0 : now_ns - std::min(now_ns, windows.open_since_ns);
+    // A window that is just being closed turns out to have ended before now.
+    windows.reported_ns = std::max(windows.reported_ns, windows.traced_ns + open_ns);
     for (const std::size_t collector : groups_[i].collectors) {
-      overhead.traced_seconds[collector] = static_cast<double>(windows.traced_ns + open_ns) * kNs;
+      overhead.traced_seconds[collector] = static_cast<double>(windows.reported_ns) * kNs;
     }
   }
   return overhead;
@@ -177,7 +179,9 @@ void GovernedSource::Do(const Governor::Action& action) {
       scaler_.BeginWindow(action.group, state);
       windows_[action.group].events_at_begin = Counted(action.group, state);
       windows_[action.group].cpus_at_begin = CountedByCpu(action.group, state);
-      windows_[action.group].lost_at_begin = source_->ReadLoad().lost;
+      const TraceLoad load = source_->ReadLoad();
+      windows_[action.group].lost_at_begin = load.lost;
+      windows_[action.group].all_at_begin = std::reduce(load.events.begin(), load.events.end());
       windows_[action.group].process_at_begin = ProcessSeconds();
       CountTraced(action.group, state.taken_at_ns, true);
       break;
@@ -216,6 +220,7 @@ EventState GovernedSource::Toggle(const std::function<EventState()>& change,
   const std::scoped_lock lock(mutex_);
   toggle_seconds_ += mine + InterruptSeconds(tracepoints);
   toggle_thread_seconds_ += mine;
+  thread_seconds_ = begin + mine;
   return state;
 }
 
@@ -262,8 +267,9 @@ double GovernedSource::Slowdown(std::size_t group, const EventState& state, doub
     const std::uint64_t events =
         counted[i] - (i < windows.cpus_at_begin.size() ? windows.cpus_at_begin[i] : 0);
     if (events == 0) continue;
-    // Nothing is made up where it is not known how busy the CPU was.
-    const bool known = i < before.size() && i < now.size();
+    // Nothing is made up where it is not known how busy the CPU was; one that is offline has no
+    // line.
+    const bool known = i < before.size() && i < now.size() && now[i] >= before[i];
     const double taken = static_cast<double>(events) * fixed_.event_cost_seconds + ours;
     cpus.push_back({.events = events,
                     .tracing_ratio = taken / seconds,
@@ -280,7 +286,14 @@ void GovernedSource::EndWindow(std::size_t group, EventState& state) {
   const auto period = static_cast<double>(end_ns - std::min(end_ns, windows.last_end_ns));
   const std::uint64_t events = Counted(group, state) - windows.events_at_begin;
   const TraceLoad load = source_->ReadLoad();
-  const std::uint64_t lost = load.lost - windows.lost_at_begin;
+  // Of what was lost meanwhile nobody knows of which tracepoint it was: a share like that of the
+  // rest.
+  const std::uint64_t all =
+      std::reduce(load.events.begin(), load.events.end()) - windows.all_at_begin;
+  const auto lost = static_cast<std::uint64_t>(
+      static_cast<double>(load.lost - windows.lost_at_begin) *
+      std::min(1.0,
+               static_cast<double>(events) / static_cast<double>(std::max<std::uint64_t>(all, 1))));
   const std::uint64_t strays =
       windows.events_at_begin - windows.events_at_end + load.outside - windows.outside_at_end;
   const double loss_factor = std::min(

@@ -40,6 +40,7 @@ class GovernedSource : public EventSource {
   // One group's windows. The governing thread's, but for what scrapes read: by the mutex.
   struct Windows {
     std::uint64_t traced_ns = 0;               // up to open_since_ns
+    std::uint64_t reported_ns = 0;             // of it, and since then
     std::uint64_t open_since_ns = 0;           // 0: not traced now
     std::uint64_t last_end_ns = 0;             // of a window, or of being exact
     std::vector<std::uint64_t> cpus_at_begin;  // events by CPU
@@ -50,6 +51,7 @@ class GovernedSource : public EventSource {
     std::uint64_t events_at_end = 0;   // of the last window
     std::uint64_t outside_at_end = 0;  // TraceLoad::outside then
     std::uint64_t lost_at_begin = 0;
+    std::uint64_t all_at_begin = 0;  // events of all groups
   };
 
   void LogMode(const OverheadConfig& config, const EventCost& event_cost) const;

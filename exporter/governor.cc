@@ -109,21 +109,16 @@ void Governor::ShareBudget(double spent_elsewhere) {
   }
 }
 
-// The dearest group is to leave room for the others' events.
+// The group with the most events is to leave room for the others'. Where it is sampled already, its
+// windows show the losses.
 void Governor::ActOnLosses(double lost_share, double now, std::vector<Action>& actions) {
   if (lost_share < kLossShare) return;
   std::size_t dearest = groups_.size();
   for (std::size_t i = 0; i < groups_.size(); ++i) {
-    const Group& group = groups_[i];
-    if (group.sampling == Sampling::kNever || group.sampled) continue;
-    if (dearest == groups_.size() || group.sampling < groups_[dearest].sampling ||
-        (group.sampling == groups_[dearest].sampling && group.rate > groups_[dearest].rate)) {
-      dearest = i;
-    }
+    if (groups_[i].sampling == Sampling::kNever) continue;
+    if (dearest == groups_.size() || groups_[i].rate > groups_[dearest].rate) dearest = i;
   }
-  // Where a group is sampled already, its windows show the losses.
-  const bool some_sampled = std::ranges::any_of(groups_, &Group::sampled);
-  if (dearest == groups_.size() || some_sampled) return;
+  if (dearest == groups_.size() || groups_[dearest].sampled) return;
   groups_[dearest].lossy_rate = groups_[dearest].rate;
   groups_[dearest].lossy_until = now + kLossesForgottenSeconds;
   StartSampling(dearest, now, actions);

@@ -47,6 +47,12 @@ std::uint64_t MonotonicNs() {  // the clock of bpf_ktime_get_ns()
       std::chrono::nanoseconds(std::chrono::steady_clock::now().time_since_epoch()).count());
 }
 
+double ThreadSeconds() {
+  timespec now{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * 1e-9;
+}
+
 std::string ReadText(const std::string& path) {
   const UniqueFd file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
   return ReadAll(file, kMaxTextBytes).value_or("");
@@ -333,13 +339,13 @@ kmem_bpf_cpu& BpfEngine::Cpu(std::uint32_t cpu) const {
 }
 
 EventState BpfEngine::Snapshot() {
-  EventState out = ReadSettled();
+  EventState out = ReadSettled(true);
   if (companion_ != nullptr) companion_->AddTo(out, companion_collector_);
   return out;
 }
 
-EventState BpfEngine::ReadSettled() {
-  EventState out = ReadState();
+EventState BpfEngine::ReadSettled(bool for_scrape) {
+  EventState out = ReadState(for_scrape);
   for (std::size_t i = 0; i < collectors_.size(); ++i) {
     for (std::uint32_t cpu = 0; cpu < cpus_; ++cpu) {
       collectors_[i]->Settle(out.tallies[i].At(cpu), out.taken_at_ns - kInFlightNs);
@@ -351,7 +357,7 @@ EventState BpfEngine::ReadSettled() {
 EventState BpfEngine::ReadEdge() {
   EventState state;
   for (int i = 0; i < kEdgeAttempts; ++i) {
-    state = ReadSettled();
+    state = ReadSettled(false);
     const std::uint64_t taken_ns = MonotonicNs() - state.taken_at_ns;
     fastest_read_ns_ = std::min(fastest_read_ns_, taken_ns);
     if (taken_ns <= 2 * fastest_read_ns_) break;
@@ -370,7 +376,7 @@ TraceLoad BpfEngine::ReadLoad() {
     }
   }
   const std::scoped_lock lock(mutex_);
-  load.reader_seconds += state_.drain_seconds;
+  load.reader_seconds += reader_seconds_;
   return load;
 }
 
@@ -407,8 +413,9 @@ EventState BpfEngine::Close(std::span<const std::size_t> tracepoints) {
   return state;
 }
 
-EventState BpfEngine::ReadState() {
+EventState BpfEngine::ReadState(bool for_scrape) {
   const std::scoped_lock lock(mutex_);
+  const double cpu_begin = ThreadSeconds();
   state_.taken_at_ns = MonotonicNs();
   ReadTallies();
   ReadMarks();
@@ -416,6 +423,7 @@ EventState BpfEngine::ReadState() {
   const auto bucket = std::ranges::lower_bound(kDrainBounds, seconds) - kDrainBounds.begin();
   state_.drains[static_cast<std::size_t>(bucket)]++;
   state_.drain_seconds += seconds;
+  if (for_scrape) reader_seconds_ += ThreadSeconds() - cpu_begin;
   return state_;
 }
 

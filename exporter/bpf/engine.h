@@ -72,8 +72,9 @@ class BpfEngine : public LiveSource {
   static int AttachProgram(Route& route);
 
   [[nodiscard]] kmem_bpf_cpu& Cpu(std::uint32_t cpu) const;
-  EventState ReadState();
-  EventState ReadSettled();
+  // A reading that is not for a scrape is paid by whoever wants it.
+  EventState ReadState(bool for_scrape);
+  EventState ReadSettled(bool for_scrape);
   // The same within about the shortest time that it takes: the state is of EventState::taken_at_ns.
   EventState ReadEdge();
   void ReadTallies();
@@ -106,8 +107,9 @@ class BpfEngine : public LiveSource {
   std::size_t companion_collector_ = 0;   // its collector's index in collectors_
   std::uint64_t fastest_read_ns_ = UINT64_MAX;
 
-  std::mutex mutex_;  // of what follows
-  EventState state_;  // as read last; its tallies are not yet settled
+  std::mutex mutex_;           // of what follows
+  EventState state_;           // as read last; its tallies are not yet settled
+  double reader_seconds_ = 0;  // CPU time of the readings for scrapes
   std::vector<std::byte> scratch_;
 };
 

@@ -102,8 +102,16 @@ CollectorsConfig WithAllNames(CollectorsConfig collectors) {
   return collectors;
 }
 
-Observation WatchKernel(const Config& config, std::chrono::seconds duration,
+// A person waits for some seconds, and wants exact numbers: no budget, and none of the allocations
+// by which the cost of an event is measured.
+Config Exact(Config config) {
+  config.overhead = {.budget_percent = 0, .event_cost_ns = 1};
+  return config;
+}
+
+Observation WatchKernel(const Config& as_given, std::chrono::seconds duration,
                         const sigset_t& stop_signals) {
+  const Config config = Exact(as_given);
   const ProcFiles proc(config.paths.procfs);
   const TraceCollectors trace_collectors = MakeTraceCollectors(WithAllNames(config.collectors));
   const ProcCollectors proc_collectors = MakeProcCollectors(config.collectors);

@@ -211,6 +211,8 @@ TraceLoad TracefsEngine::ReadLoad() {
 }
 
 EventState TracefsEngine::Open(std::span<const std::size_t> tracepoints) {
+  // Nothing of these tracepoints is counted from here on until the gates are moved.
+  EventState state = StateOfNow();
   {
     const std::scoped_lock lock(watch_mutex_);
     for (const std::size_t tracepoint : tracepoints) {
@@ -226,7 +228,8 @@ EventState TracefsEngine::Open(std::span<const std::size_t> tracepoints) {
     }
     ExpectOpenEvents();
   }
-  return StateAt(MoveGates(tracepoints, Wish::kOpen));
+  state.taken_at_ns = MoveGates(tracepoints, Wish::kOpen);
+  return state;
 }
 
 EventState TracefsEngine::Close(std::span<const std::size_t> tracepoints) {
@@ -243,7 +246,9 @@ EventState TracefsEngine::Close(std::span<const std::size_t> tracepoints) {
     }
     ExpectOpenEvents();
   }
-  return StateAt(edge_ns);
+  EventState state = StateOfNow();
+  state.taken_at_ns = edge_ns;
+  return state;
 }
 
 std::uint64_t TracefsEngine::MoveGates(std::span<const std::size_t> tracepoints, Wish wish) {
@@ -255,13 +260,12 @@ std::uint64_t TracefsEngine::MoveGates(std::span<const std::size_t> tracepoints,
   return edge_ns_;
 }
 
-EventState TracefsEngine::StateAt(std::uint64_t edge_ns) {
+EventState TracefsEngine::StateOfNow() {
   const std::uint64_t asked_ns = MonotonicNs();
   EventState state;
   for (int i = 0; i < kPatientAttempts && state.taken_at_ns < asked_ns; ++i) {
     state = exchange_.Take(kPatientDeadline, [this] { Wake(); });
   }
-  state.taken_at_ns = edge_ns;
   return state;
 }
 

@@ -70,8 +70,8 @@ class TracefsEngine : public LiveSource {
   void ExpectOpenEvents();
   // Has the gates moved; returns when that was.
   std::uint64_t MoveGates(std::span<const std::size_t> tracepoints, Wish wish);
-  // What has been counted up to then.
-  EventState StateAt(std::uint64_t edge_ns);
+  // The state once all that has happened up to now has been read.
+  EventState StateOfNow();
 
   const TraceCollectors& collectors_;
   std::string reason_;

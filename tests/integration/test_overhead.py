@@ -68,11 +68,11 @@ class Reading:
 
 @only_where_speed_counts
 class Overhead(TracingTest):
-    SECONDS = 30
+    SECONDS = 60
     BUDGET = 0.01
-    # A load that takes all of the CPUs' time: what this engine slows it down by is known least, as
+    # Of a load that takes all of the CPUs' time. What the engine slows it down by is known least, as
     # its records and their reader take the caches, too (docs/accuracy.md).
-    STEADY_ERROR = 0.3
+    STEADY_ERROR = 0.25
 
     def start_governed(self):
         exporter = self.start(config={"overhead": {"budget_percent": 100 * self.BUDGET}})
@@ -163,7 +163,7 @@ class Overhead(TracingTest):
 
 class OverheadInTheKernel(Overhead):
     ENGINE = "bpf"
-    STEADY_ERROR = 0.05
+    STEADY_ERROR = 0.15
 
 
 if __name__ == "__main__":
