@@ -54,7 +54,7 @@ std::vector<Governor::Action> Governor::Tick(const Reading& reading) {
     last_ = reading;
     toggle_seen_ = reading.toggle_seconds;
   } else if (elapsed >= kTickSeconds * 0.9) {
-    double events = static_cast<double>(reading.other_events - last_.other_events);
+    auto events = static_cast<double>(reading.other_events - last_.other_events);
     const double elsewhere = events / elapsed * CostPerEvent();
     for (std::size_t i = 0; i < groups_.size(); ++i) {
       const auto seen = static_cast<double>(reading.events[i] - last_.events[i]);

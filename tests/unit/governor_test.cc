@@ -229,7 +229,7 @@ TEST(GovernorTest, NeverTogglesMoreOftenThanItPromises) {
       return std::vector<double>{rates[at], rates[(at * 7) % rates.size()] / 50};
     });
     simulation.Run(600);
-    for (std::size_t group : {0, 1}) {
+    for (const std::size_t group : {std::size_t{0}, std::size_t{1}}) {
       // Of windows that begin a pause after the last ended: 2/3 of the period at the least.
       EXPECT_LE(simulation.toggles(group),
                 2 * 600 / (Governor::kShortestPeriod * (1 - Governor::kJitter)) + 2);

@@ -160,7 +160,7 @@ void Drain(const History& history, std::mt19937& random, CrossRig& rig,
 
 TEST(PageCrossTest, WhateverTheOrderOfDrainsItCountsAsWithAllEventsInOrder) {
   std::mt19937 random(21);  // NOLINT(*-msc51-cpp): the same histories in each run
-  for (const std::uint64_t pages : {3, 100, 2000}) {
+  for (const std::uint64_t pages : {3U, 100U, 2000U}) {
     for (int round = 0; round < 5; ++round) {
       const History history = RandomHistory(random, pages, 20'000);
       CrossRig rig(Options(1));
