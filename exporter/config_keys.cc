@@ -149,7 +149,7 @@ constexpr auto kRows = std::to_array<ConfigRow>({
     {"collectors.slab.live.sample_one_in", [](Config& c) -> ConfigTarget { return &c.collectors.slab_options.live.sample_one_in; },
      {.min = 1, .max = 1024}, "Follow one object in so many, chosen by its pointer, and scale the gauges up"},
     {"collectors.slab.live.max_objects", [](Config& c) -> ConfigTarget { return &c.collectors.slab_options.live.max_objects; },
-     {.min = 1024, .max = 16777216}, "Places in the table of live objects, rounded up to a power of two; some nine tenths of them can be in use"},
+     {.min = 1024, .max = 16777216}, "Places in the table of live objects (`tracefs`: rounded up to a power of two, of which some nine tenths can be in use)"},
     {"collectors.slab.live.exclude_call_sites", [](Config& c) -> ConfigTarget { return &c.collectors.slab_options.live.exclude_call_sites; },
      {.max = 1024, .ok = IsFunction, .words = "names of kernel functions (1 to 512 printable characters)"},
      "Functions whose objects are not followed, because they are freed without an event"},
