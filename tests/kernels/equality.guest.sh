@@ -14,9 +14,10 @@ step() { echo "equality: $* ($(cut -d' ' -f1 /proc/uptime) s)"; }
 start() { # ENGINE PORT CONFIGURATION...
     engine=$1 port=$2
     shift 2
-    # Every page, and room for all that there are: the truth has no sample and no bounds.
+    # Every page and object, and room for all that there are: the truth has no sample and no bounds.
     printf '%s\n' "$@" 'web:' '  per_cpu_detail: true' "  listen_addresses: ['127.0.0.1:$port']" \
-        'collectors:' '  page:' '    cross_cpu:' '      sample_one_in: 1' '      max_pages: 262144' >/tmp/config.yaml
+        'collectors:' '  slab: {live: {enabled: true, max_objects: 65536}}' \
+        '  page: {cross_cpu: {sample_one_in: 1, max_pages: 262144}}' >/tmp/config.yaml
     kmem_exporter --engine="$engine" --overhead.budget-percent=0 --config.file=/tmp/config.yaml 2>/tmp/log.$engine &
     exporter=$!
     # Memory gets short on purpose.
@@ -71,10 +72,9 @@ for event in $events; do
 done
 cp "$truth/events/kmem/mm_page_alloc/format" /out/equality/mm_page_alloc
 cat /proc/pagetypeinfo >/out/equality/pagetypeinfo
-live='collectors: {slab: {live: {enabled: true, max_objects: 65536}}}' # off by default
-start tracefs 15636 'tracefs:' '  buffer_size_kb: 8192' "$live"
+start tracefs 15636 'tracefs:' '  buffer_size_kb: 8192'
 tracefs=$exporter
-start bpf 15637 'tracefs:' '  instance: kmem_bpf' "$live"
+start bpf 15637 'tracefs:' '  instance: kmem_bpf'
 bpf=$exporter
 
 cat >/tmp/load <<'END'
