@@ -6,8 +6,9 @@
 
 #include <algorithm>
 #include <array>
-#include <ctime>
 #include <numeric>
+
+#include "exporter/clocks.h"
 
 namespace kmem {
 namespace {
@@ -20,12 +21,6 @@ constexpr double kBpfNs = 40;
 constexpr double kTracefsNs = 120;
 constexpr double kFarthest = 10;
 constexpr double kFewestEventsPerTurn = 4;
-
-double ThreadSeconds() {
-  timespec now{};
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-  return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * kNs;
-}
 
 // The fastest of some runs, by CPU time: others only make a run slower. Seconds per turn; 0 where
 // no pipe can be made.

@@ -161,11 +161,10 @@ void AppendMetric(std::string& out, const MetricFamily& family, const ClientMetr
   }
 }
 
-std::string_view OpenMetricsType(const MetricFamily& family) {
-  switch (family.type) {
+std::string_view PlainType(MetricType type) {
+  switch (type) {
     case MetricType::Counter:
-      // Its samples would have to be called NAME_total, which would rename the metric.
-      return family.name.ends_with(kTotal) ? "counter" : "unknown";
+      return "counter";
     case MetricType::Gauge:
       return "gauge";
     case MetricType::Summary:
@@ -175,7 +174,13 @@ std::string_view OpenMetricsType(const MetricFamily& family) {
     case MetricType::Untyped:
       break;
   }
-  return "unknown";
+  return "untyped";
+}
+
+std::string_view OpenMetricsType(const MetricFamily& family) {
+  // Its samples would have to be called NAME_total, which would rename the metric.
+  const bool misnamed = family.type == MetricType::Counter && !family.name.ends_with(kTotal);
+  return misnamed || family.type == MetricType::Untyped ? "unknown" : PlainType(family.type);
 }
 
 // About as many bytes as the text has, so that it is not copied while it grows.
@@ -279,22 +284,6 @@ void AppendPlainMetric(std::string& out, const MetricFamily& family, const Clien
     case MetricType::Histogram:
       return AppendPlainHistogram(out, family.name, metric);
   }
-}
-
-std::string_view PlainType(MetricType type) {
-  switch (type) {
-    case MetricType::Counter:
-      return "counter";
-    case MetricType::Gauge:
-      return "gauge";
-    case MetricType::Summary:
-      return "summary";
-    case MetricType::Histogram:
-      return "histogram";
-    case MetricType::Untyped:
-      break;
-  }
-  return "untyped";
 }
 
 std::string SerializePrometheus(const std::vector<MetricFamily>& families) {

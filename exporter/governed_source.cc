@@ -6,34 +6,20 @@
 
 #include <algorithm>
 #include <chrono>
-#include <ctime>
 #include <numeric>
 #include <random>
 #include <utility>
 
+#include "exporter/clocks.h"
 #include "exporter/slowdown.h"
 
 namespace kmem {
 namespace {
 
-using Clock = std::chrono::steady_clock;  // CLOCK_MONOTONIC, as EventState's times
-
 constexpr double kNs = 1e-9;
 // A window whose events were lost for the most part tells only that there were many.
 constexpr double kMostLossFactor = 10;
 
-std::uint64_t NowNs() {
-  return static_cast<std::uint64_t>(
-      std::chrono::nanoseconds(Clock::now().time_since_epoch()).count());
-}
-
-double CpuSeconds(clockid_t clock) {
-  timespec now{};
-  clock_gettime(clock, &now);
-  return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * kNs;
-}
-
-double ThreadSeconds() { return CpuSeconds(CLOCK_THREAD_CPUTIME_ID); }
 double ProcessSeconds() { return CpuSeconds(CLOCK_PROCESS_CPUTIME_ID); }
 
 double OnlineCpus() { return static_cast<double>(std::max(1L, sysconf(_SC_NPROCESSORS_ONLN))); }
@@ -60,7 +46,7 @@ GovernedSource::GovernedSource(std::unique_ptr<LiveSource> source,
       windows_(groups_.size()) {
   fixed_.budget_ratio = config.budget_percent / 100;
   fixed_.event_cost_seconds = event_cost.seconds;
-  for (Windows& windows : windows_) windows.open_since_ns = NowNs();
+  for (Windows& windows : windows_) windows.open_since_ns = MonotonicNs();
   LogMode(config, event_cost);
   if (fixed_.budget_ratio <= 0) return;
   std::vector<Sampling> sampling;
@@ -103,7 +89,7 @@ void GovernedSource::LogMode(const OverheadConfig& config, const EventCost& even
 EventState GovernedSource::Snapshot() {
   EventState state = source_->Snapshot();
   scaler_.AddTo(state);
-  state.overhead = ReadOverhead(NowNs());
+  state.overhead = ReadOverhead(MonotonicNs());
   return state;
 }
 
@@ -140,7 +126,7 @@ std::uint64_t GovernedSource::EventsOf(std::size_t group, const TraceLoad& load)
 Governor::Reading GovernedSource::Read() {
   const TraceLoad load = source_->ReadLoad();
   Governor::Reading reading;
-  reading.now = static_cast<double>(NowNs()) * kNs;
+  reading.now = static_cast<double>(MonotonicNs()) * kNs;
   for (std::size_t i = 0; i < groups_.size(); ++i) reading.events.push_back(EventsOf(i, load));
   reading.lost = load.lost;
   reading.reader_seconds = load.reader_seconds;
@@ -151,7 +137,7 @@ Governor::Reading GovernedSource::Read() {
 void GovernedSource::Govern() {
   for (;;) {
     for (const Governor::Action& action : governor_->Tick(Read())) Do(action);
-    const double now = static_cast<double>(NowNs()) * kNs;
+    const double now = static_cast<double>(MonotonicNs()) * kNs;
     const auto pause = std::chrono::duration<double>(std::max(0.001, governor_->next_tick() - now));
     std::unique_lock lock(mutex_);
     thread_seconds_ = ThreadSeconds();
@@ -162,14 +148,15 @@ void GovernedSource::Govern() {
 void GovernedSource::Do(const Governor::Action& action) {
   using Kind = Governor::Action::Kind;
   const std::vector<std::size_t>& tracepoints = groups_[action.group].tracepoints;
+  Windows& windows = windows_[action.group];
   switch (action.kind) {
     case Kind::kStart: {
       EventState state = Toggle([&] { return source_->Close(tracepoints); }, tracepoints.size());
       scaler_.Start(action.group, state);
-      windows_[action.group].last_end_ns = state.taken_at_ns;
-      windows_[action.group].idle_at_end = ReadIdle();
-      windows_[action.group].events_at_end = Counted(action.group, state);
-      windows_[action.group].outside_at_end = source_->ReadLoad().outside;
+      windows.last_end_ns = state.taken_at_ns;
+      windows.idle_at_end = ReadIdle();
+      windows.events_at_end = Counted(action.group, state);
+      windows.outside_at_end = source_->ReadLoad().outside;
       CountTraced(action.group, state.taken_at_ns, false);
       spdlog::debug("{} is sampled from now on", NameOf(action.group));
       break;
@@ -177,24 +164,24 @@ void GovernedSource::Do(const Governor::Action& action) {
     case Kind::kOpen: {
       EventState state = Toggle([&] { return source_->Open(tracepoints); }, tracepoints.size());
       scaler_.BeginWindow(action.group, state);
-      windows_[action.group].events_at_begin = Counted(action.group, state);
-      windows_[action.group].cpus_at_begin = CountedByCpu(action.group, state);
+      windows.events_at_begin = Counted(action.group, state);
+      windows.cpus_at_begin = CountedByCpu(action.group, state);
       const TraceLoad load = source_->ReadLoad();
-      windows_[action.group].lost_at_begin = load.lost;
-      windows_[action.group].all_at_begin = std::reduce(load.events.begin(), load.events.end());
-      windows_[action.group].process_at_begin = ProcessSeconds();
+      windows.lost_at_begin = load.lost;
+      windows.all_at_begin = std::reduce(load.events.begin(), load.events.end());
+      windows.process_at_begin = ProcessSeconds();
       CountTraced(action.group, state.taken_at_ns, true);
       break;
     }
     case Kind::kClose: {
-      windows_[action.group].process_at_end = ProcessSeconds();
+      windows.process_at_end = ProcessSeconds();
       EventState state = Toggle([&] { return source_->Close(tracepoints); }, tracepoints.size());
       EndWindow(action.group, state);
       CountTraced(action.group, state.taken_at_ns, false);
       break;
     }
     case Kind::kStop: {
-      windows_[action.group].process_at_end = ProcessSeconds();
+      windows.process_at_end = ProcessSeconds();
       EventState state = source_->Snapshot();
       EndWindow(action.group, state);
       spdlog::debug("{} is exact from now on", NameOf(action.group));
@@ -306,7 +293,7 @@ void GovernedSource::EndWindow(std::size_t group, EventState& state) {
       "without tracing there would have been {:.3f} times as many",
       NameOf(group), length / 1e6, period * kNs, events, lost, strays, slowdown);
   windows.last_end_ns = end_ns;
-  governor_->WindowEnded(group, {.now = static_cast<double>(NowNs()) * kNs,
+  governor_->WindowEnded(group, {.now = static_cast<double>(MonotonicNs()) * kNs,
                                  .seconds = length * kNs,
                                  .events = events,
                                  .lost = lost,

@@ -13,7 +13,6 @@
 #include <bit>
 #include <cerrno>
 #include <charconv>
-#include <chrono>
 #include <cstring>
 #include <optional>
 #include <utility>
@@ -21,6 +20,7 @@
 #include "collectors/slab_tables.h"
 #include "exporter/bpf/prototypes.h"
 #include "exporter/bpf/state_reader.h"
+#include "exporter/clocks.h"
 #include "exporter/kernel_facts.h"
 #include "exporter/read_file.h"
 #include "exporter/symbols.h"
@@ -41,17 +41,6 @@ constexpr int kEdgeAttempts = 10;
 // For a copy between two events, where any other is good too and where none is.
 constexpr int kNiceAttempts = 4;
 constexpr int kNeededAttempts = 64;
-
-std::uint64_t MonotonicNs() {  // the clock of bpf_ktime_get_ns()
-  return static_cast<std::uint64_t>(
-      std::chrono::nanoseconds(std::chrono::steady_clock::now().time_since_epoch()).count());
-}
-
-double ThreadSeconds() {
-  timespec now{};
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-  return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * 1e-9;
-}
 
 std::string ReadText(const std::string& path) {
   const UniqueFd file(open(path.c_str(), O_RDONLY | O_CLOEXEC));

@@ -4,19 +4,15 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <chrono>
 #include <utility>
+
+#include "exporter/clocks.h"
 
 namespace kmem {
 namespace {
 
 constexpr std::uint32_t kBatch = 4096;
 constexpr std::uint64_t kRest = 20;  // times as long as it took
-
-std::uint64_t NowNs() {
-  return static_cast<std::uint64_t>(
-      std::chrono::nanoseconds(std::chrono::steady_clock::now().time_since_epoch()).count());
-}
 
 }  // namespace
 
@@ -39,7 +35,7 @@ void LiveReader::Read(std::uint64_t now_ns, const SlabLiveTotals& dropped,
   }
   ReadMap(now_ns);
   Judge(tables);
-  const std::uint64_t end = NowNs();
+  const std::uint64_t end = MonotonicNs();
   next_ns_ = end + kRest * (end - std::min(now_ns, end));
 }
 

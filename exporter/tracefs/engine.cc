@@ -10,9 +10,9 @@
 #include <bit>
 #include <cerrno>
 #include <cstring>
-#include <ctime>
 #include <span>
 
+#include "exporter/clocks.h"
 #include "exporter/kernel_facts.h"
 #include "exporter/symbols.h"
 
@@ -33,14 +33,6 @@ constexpr int kMaxSpuriousWakeups = 10;
 constexpr std::uint32_t kSmallestBufferKb = 64;
 // An event whose time was taken before a drain began is in the buffer by so much later.
 constexpr std::uint64_t kInFlightNs = 20'000;
-
-// trace_clock is `mono`, which is this clock (kernel/trace/trace.c, trace_clocks[]).
-std::uint64_t MonotonicNs() {
-  timespec now{};
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000 +
-         static_cast<std::uint64_t>(now.tv_nsec);
-}
 
 // Two descriptors per possible CPU are held open.
 void RaiseDescriptorLimit() {
@@ -202,10 +194,8 @@ TraceLoad TracefsEngine::ReadLoad() {
   load.outside = read_outside_;
   load.lost = known_lost_;
   clockid_t clock{};
-  timespec cpu{};
-  if (pthread_getcpuclockid(thread_.native_handle(), &clock) == 0 &&
-      clock_gettime(clock, &cpu) == 0) {
-    load.reader_seconds = static_cast<double>(cpu.tv_sec) + static_cast<double>(cpu.tv_nsec) * 1e-9;
+  if (pthread_getcpuclockid(thread_.native_handle(), &clock) == 0) {
+    load.reader_seconds = CpuSeconds(clock);
   }
   return load;
 }
