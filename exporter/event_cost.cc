@@ -9,11 +9,13 @@
 #include <numeric>
 
 #include "exporter/clocks.h"
+#include "exporter/sample_groups.h"
 
 namespace kmem {
 namespace {
 
-constexpr int kRuns = 40;  // of half a millisecond each, before and after the start
+constexpr int kPairs = 5;  // of a traced and an untraced loop
+constexpr int kRuns = 20;  // of a tenth of a millisecond or two each, in a loop
 constexpr int kTurns = 100;
 constexpr double kNs = 1e-9;
 // What is taken where the measurement fails, and how far from it a result is believed.
@@ -38,6 +40,18 @@ double SecondsPerTurn() {
     fastest = run == 0 ? taken : std::min(fastest, taken);
   }
   return fastest;
+}
+
+// What pipes cause and may be left out; empty: nothing.
+std::vector<std::size_t> SlabTracepoints(LiveSource& source, const TraceCollectors& collectors) {
+  const EventState state = source.Snapshot();
+  for (const SampleGroup& group : MakeSampleGroups(collectors, state.tracepoints)) {
+    const auto is_slab = [&](std::size_t i) { return state.tracepoints[i].name == "kmalloc"; };
+    if (group.sampling != Sampling::kNever && std::ranges::any_of(group.tracepoints, is_slab)) {
+      return group.tracepoints;
+    }
+  }
+  return {};
 }
 
 // Of one CPU: others may be busy.
@@ -79,19 +93,29 @@ EventCostMeter::EventCostMeter(const OverheadConfig& config)
   untraced_ = SecondsPerTurn();
 }
 
-EventCost EventCostMeter::Measure(LiveSource& source) const {
+EventCost EventCostMeter::Measure(LiveSource& source, const TraceCollectors& collectors) const {
   if (configured_ns_ != 0) return {.seconds = configured_ns_ * kNs, .how = "configured"};
   const double assumed = (source.engine() == "bpf" ? kBpfNs : kTracefsNs) * kNs;
   const OnOneCpu pinned(cpu_);
   const double before = EventsOf(source, cpu_);
-  const double traced = SecondsPerTurn();
+  double traced = SecondsPerTurn();
   const double events = (EventsOf(source, cpu_) - before) / (kRuns * kTurns);
   if (untraced_ == 0 || traced == 0)
     return {.seconds = assumed, .how = "assumed, no pipe to be had"};
   if (events < kFewestEventsPerTurn) {
     return {.seconds = assumed, .how = "assumed, slab events are not traced"};
   }
-  const double cost = (traced - untraced_) / events;
+  std::vector<double> costs{(traced - untraced_) / events};
+  const std::vector<std::size_t> tracepoints = SlabTracepoints(source, collectors);
+  while (!tracepoints.empty() && costs.size() < kPairs) {
+    source.Close(tracepoints);
+    const double untraced = SecondsPerTurn();
+    source.Open(tracepoints);
+    traced = SecondsPerTurn();
+    costs.push_back((traced - untraced) / events);
+  }
+  std::ranges::nth_element(costs, costs.begin() + static_cast<std::ptrdiff_t>(costs.size() / 2));
+  const double cost = costs[costs.size() / 2];
   if (cost < assumed / kFarthest || cost > assumed * kFarthest) {
     return {.seconds = assumed, .how = "assumed, the machine is too busy to measure it"};
   }

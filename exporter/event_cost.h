@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <string>
 
+#include "exporter/collector_list.h"
 #include "exporter/config.h"
 #include "exporter/live_source.h"
 
@@ -20,12 +21,13 @@ class EventCostMeter {
  public:
   // While nothing of ours is traced yet. Does nothing if the configuration gives the cost.
   explicit EventCostMeter(const OverheadConfig& config);
-  // Once everything is.
-  [[nodiscard]] EventCost Measure(LiveSource& source) const;
+  // Once everything is. Leaves the slab tracepoints out for some moments, where they can be: a
+  // machine's speed changes, so traced and untraced loops take turns.
+  [[nodiscard]] EventCost Measure(LiveSource& source, const TraceCollectors& collectors) const;
 
  private:
   std::uint32_t configured_ns_;
-  std::size_t cpu_;      // on which both halves run
+  std::size_t cpu_;      // on which all loops run
   double untraced_ = 0;  // seconds of one turn of the loop
 };
 

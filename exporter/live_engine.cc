@@ -66,7 +66,7 @@ std::unique_ptr<EventSource> StartLiveEngine(const Config& config,
                                              const ProcReader& proc) {
   const EventCostMeter meter(config.overhead);
   auto source = StartEngine(config, collectors, proc);
-  const EventCost cost = meter.Measure(*source);
+  const EventCost cost = meter.Measure(*source, collectors);
   return std::make_unique<GovernedSource>(std::move(source), collectors, proc, config.overhead,
                                           cost);
 }
