@@ -19,6 +19,13 @@ namespace {
 constexpr double kNs = 1e-9;
 // A window whose events were lost for the most part tells only that there were many.
 constexpr double kMostLossFactor = 10;
+// A probe's tracepoint has at least and at most this part of the events: of fewer the rate is not
+// known, and of more they are little less than all.
+constexpr double kLeastProbed = 0.04;
+constexpr double kMostProbed = 0.6;
+constexpr double kEventsToLearnFrom = 500;
+
+double Seconds(std::uint64_t ns) { return static_cast<double>(ns) * kNs; }
 
 double ProcessSeconds() { return CpuSeconds(CLOCK_PROCESS_CPUTIME_ID); }
 
@@ -126,7 +133,7 @@ std::uint64_t GovernedSource::EventsOf(std::size_t group, const TraceLoad& load)
 Governor::Reading GovernedSource::Read() {
   const TraceLoad load = source_->ReadLoad();
   Governor::Reading reading;
-  reading.now = static_cast<double>(MonotonicNs()) * kNs;
+  reading.now = Seconds(MonotonicNs());
   for (std::size_t i = 0; i < groups_.size(); ++i) reading.events.push_back(EventsOf(i, load));
   reading.lost = load.lost;
   reading.reader_seconds = load.reader_seconds;
@@ -137,7 +144,7 @@ Governor::Reading GovernedSource::Read() {
 void GovernedSource::Govern() {
   for (;;) {
     for (const Governor::Action& action : governor_->Tick(Read())) Do(action);
-    const double now = static_cast<double>(MonotonicNs()) * kNs;
+    const double now = Seconds(MonotonicNs());
     const auto pause = std::chrono::duration<double>(std::max(0.001, governor_->next_tick() - now));
     std::unique_lock lock(mutex_);
     thread_seconds_ = ThreadSeconds();
@@ -161,16 +168,16 @@ void GovernedSource::Do(const Governor::Action& action) {
       spdlog::debug("{} is sampled from now on", NameOf(action.group));
       break;
     }
+    case Kind::kProbe:
+      BeginProbe(action.group);
+      governor_->Began(action.group, Seconds(MonotonicNs()));
+      break;
     case Kind::kOpen: {
+      if (windows.probe.open) EndProbe(action.group);
       EventState state = Toggle([&] { return source_->Open(tracepoints); }, tracepoints.size());
-      scaler_.BeginWindow(action.group, state);
-      windows.events_at_begin = Counted(action.group, state);
-      windows.cpus_at_begin = CountedByCpu(action.group, state);
-      const TraceLoad load = source_->ReadLoad();
-      windows.lost_at_begin = load.lost;
-      windows.all_at_begin = std::reduce(load.events.begin(), load.events.end());
-      windows.process_at_begin = ProcessSeconds();
+      BeginWindow(action.group, state);
       CountTraced(action.group, state.taken_at_ns, true);
+      governor_->Began(action.group, Seconds(state.taken_at_ns));
       break;
     }
     case Kind::kClose: {
@@ -228,6 +235,16 @@ std::vector<std::uint64_t> GovernedSource::CountedByCpu(std::size_t group,
   return events;
 }
 
+std::vector<std::uint64_t> GovernedSource::CountedByTracepoint(std::size_t group,
+                                                               const EventState& state) const {
+  std::vector<std::uint64_t> events;
+  for (const std::size_t tracepoint : groups_[group].tracepoints) {
+    std::uint64_t& sum = events.emplace_back();
+    for (const CpuCounts& cpu : state.cpus) sum += cpu.events[tracepoint];
+  }
+  return events;
+}
+
 std::uint64_t GovernedSource::Counted(std::size_t group, const EventState& state) const {
   const auto events = CountedByCpu(group, state);
   return std::reduce(events.begin(), events.end());
@@ -241,7 +258,67 @@ std::vector<double> GovernedSource::ReadIdle() const {
   }
 }
 
-double GovernedSource::Slowdown(std::size_t group, const EventState& state, double seconds,
+// The group's tracepoints take turns.
+void GovernedSource::BeginProbe(std::size_t group) {
+  Windows& windows = windows_[group];
+  Probe& probe = windows.probe;
+  const double all = std::reduce(windows.each.begin(), windows.each.end());
+  for (std::size_t turn = 0; turn < windows.each.size(); ++turn) {
+    probe.place = (probe.place + 1) % windows.each.size();
+    const double part = windows.each[probe.place] / all;
+    if (!(part >= kLeastProbed && part <= kMostProbed)) continue;
+    const std::size_t tracepoint = groups_[group].tracepoints[probe.place];
+    const EventState state = Toggle([&] { return source_->Open({&tracepoint, 1}); }, 1);
+    probe.open = true;
+    probe.begin_ns = state.taken_at_ns;
+    probe.events_at_begin = CountedByTracepoint(group, state)[probe.place];
+    return;
+  }
+}
+
+void GovernedSource::EndProbe(std::size_t group) {
+  Probe& probe = windows_[group].probe;
+  const std::size_t tracepoint = groups_[group].tracepoints[probe.place];
+  const EventState state = Toggle([&] { return source_->Close({&tracepoint, 1}); }, 1);
+  probe.open = false;
+  probe.events =
+      static_cast<double>(CountedByTracepoint(group, state)[probe.place] - probe.events_at_begin);
+  probe.rate = probe.events / Seconds(state.taken_at_ns - probe.begin_ns);
+}
+
+void GovernedSource::BeginWindow(std::size_t group, EventState& state) {
+  scaler_.BeginWindow(group, state);
+  Windows& windows = windows_[group];
+  windows.events_at_begin = Counted(group, state);
+  windows.each_at_begin = CountedByTracepoint(group, state);
+  windows.cpus_at_begin = CountedByCpu(group, state);
+  const TraceLoad load = source_->ReadLoad();
+  windows.lost_at_begin = load.lost;
+  windows.all_at_begin = std::reduce(load.events.begin(), load.events.end());
+  windows.process_at_begin = ProcessSeconds();
+}
+
+GovernedSource::Slowdown GovernedSource::SlowdownOf(std::size_t group, const EventState& state,
+                                                    double seconds, double period) {
+  Windows& windows = windows_[group];
+  const double foretold = Foretell(group, state, seconds, period);
+  windows.each.clear();
+  for (const std::uint64_t events : CountedByTracepoint(group, state)) {
+    const std::uint64_t before = windows.each_at_begin[windows.each.size()];
+    windows.each.push_back(static_cast<double>(events - before));
+  }
+  Probe& probe = windows.probe;
+  const double probed = windows.each[probe.place];
+  if (probe.events >= kEventsToLearnFrom && probed >= kEventsToLearnFrom && foretold > 1) {
+    const double all = std::reduce(windows.each.begin(), windows.each.end());
+    windows.learner.Learn({.part = probed / all, .ratio = probe.rate / (probed / seconds)},
+                          foretold);
+  }
+  probe.events = 0;
+  return {.foretold = foretold, .learned = windows.learner.Corrected(foretold)};
+}
+
+double GovernedSource::Foretell(std::size_t group, const EventState& state, double seconds,
                                 double period) {
   Windows& windows = windows_[group];
   const std::vector<double> before = std::exchange(windows.idle_at_end, ReadIdle());
@@ -286,14 +363,17 @@ void GovernedSource::EndWindow(std::size_t group, EventState& state) {
   const double loss_factor = std::min(
       static_cast<double>(events + lost) / static_cast<double>(std::max<std::uint64_t>(events, 1)),
       kMostLossFactor);
-  const double slowdown = Slowdown(group, state, length * kNs, period * kNs);
-  scaler_.EndWindow(group, state, period / length * std::max(loss_factor, 1.0) * slowdown);
+  if (lost > 0) windows.probe.events = 0;  // its window's rates are not known as well
+  const auto slowdown = SlowdownOf(group, state, length * kNs, period * kNs);
+  const double left_out = (period / length - 1) * slowdown.learned;
+  scaler_.EndWindow(group, state, (1 + left_out) * std::max(loss_factor, 1.0));
   spdlog::debug(
       "{}: a window of {:.1f} ms in {:.2f} s had {} events, {} were lost and {} came beside it; "
-      "without tracing there would have been {:.3f} times as many",
-      NameOf(group), length / 1e6, period * kNs, events, lost, strays, slowdown);
+      "without tracing there would have been {:.3f} times as many, by the cost of an event {:.3f}",
+      NameOf(group), length / 1e6, period * kNs, events, lost, strays, slowdown.learned,
+      slowdown.foretold);
   windows.last_end_ns = end_ns;
-  governor_->WindowEnded(group, {.now = static_cast<double>(MonotonicNs()) * kNs,
+  governor_->WindowEnded(group, {.now = Seconds(MonotonicNs()),
                                  .seconds = length * kNs,
                                  .events = events,
                                  .lost = lost,

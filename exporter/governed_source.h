@@ -17,6 +17,7 @@
 #include "exporter/governor.h"
 #include "exporter/live_source.h"
 #include "exporter/scaler.h"
+#include "exporter/slowdown.h"
 
 namespace kmem {
 
@@ -37,6 +38,22 @@ class GovernedSource : public EventSource {
   [[nodiscard]] EventState Snapshot() override;
 
  private:
+  // One of the group's tracepoints, traced by itself before a window.
+  struct Probe {
+    std::size_t place = 0;  // in the group
+    bool open = false;
+    std::uint64_t begin_ns = 0;
+    std::uint64_t events_at_begin = 0;
+    double events = 0;
+    double rate = 0;  // events a second
+  };
+
+  // How many times as many events there had been without tracing.
+  struct Slowdown {
+    double foretold = 1;  // by what events cost
+    double learned = 1;   // by probes, too
+  };
+
   // One group's windows. The governing thread's, but for what scrapes read: by the mutex.
   struct Windows {
     std::uint64_t traced_ns = 0;               // up to open_since_ns
@@ -51,7 +68,11 @@ class GovernedSource : public EventSource {
     std::uint64_t events_at_end = 0;   // of the last window
     std::uint64_t outside_at_end = 0;  // TraceLoad::outside then
     std::uint64_t lost_at_begin = 0;
-    std::uint64_t all_at_begin = 0;  // events of all groups
+    std::uint64_t all_at_begin = 0;            // events of all groups
+    std::vector<std::uint64_t> each_at_begin;  // events by tracepoint of the group
+    std::vector<double> each;                  // in the last window
+    Probe probe;
+    SlowdownLearner learner;
   };
 
   void LogMode(const OverheadConfig& config, const EventCost& event_cost) const;
@@ -59,13 +80,19 @@ class GovernedSource : public EventSource {
   void Do(const Governor::Action& action);
   EventState Toggle(const std::function<EventState()>& change, std::size_t tracepoints);
   void CountTraced(std::size_t group, std::uint64_t now_ns, bool open);
+  void BeginProbe(std::size_t group);
+  void EndProbe(std::size_t group);
+  void BeginWindow(std::size_t group, EventState& state);
   void EndWindow(std::size_t group, EventState& state);
+  Slowdown SlowdownOf(std::size_t group, const EventState& state, double seconds, double period);
   // The group's events in a state.
   [[nodiscard]] std::uint64_t Counted(std::size_t group, const EventState& state) const;
+  [[nodiscard]] std::vector<std::uint64_t> CountedByTracepoint(std::size_t group,
+                                                               const EventState& state) const;
   [[nodiscard]] std::vector<std::uint64_t> CountedByCpu(std::size_t group,
                                                         const EventState& state) const;
-  // Of the window that ends with the state.
-  double Slowdown(std::size_t group, const EventState& state, double seconds, double period);
+  // Of the window that ends with the state, by what events cost.
+  double Foretell(std::size_t group, const EventState& state, double seconds, double period);
   [[nodiscard]] std::vector<double> ReadIdle() const;
   [[nodiscard]] std::string NameOf(std::size_t group) const;
   Governor::Reading Read();

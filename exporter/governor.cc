@@ -21,7 +21,10 @@ constexpr double kLongCalmSeconds = 12;
 constexpr double kSoonSeconds = 300;
 constexpr double kShortestWindow = 0.03;
 constexpr double kShortestLossyWindow = 0.01;
-constexpr double kLongestWindowShare = 0.9;  // of the period
+constexpr double kLongestWindowShare = 0.8;  // of the period
+constexpr double kProbeShare = 1.0 / 3;      // of the window that follows
+constexpr double kShortestProbe = 0.01;
+constexpr double kLongestProbe = 0.3;
 // What enabling and disabling may take of a share: the longer the windows, the less the moments
 // after enabling count, in which a load is slowed down more than by the events.
 constexpr double kToggleShare = 0.1;
@@ -145,9 +148,8 @@ void Governor::StartSampling(std::size_t index, double now, std::vector<Action>&
   group.ticks_over = 0;
   group.calm_since = 0;
   group.pressure = kMostPressure;
-  PlanPeriod(group);
-  std::uniform_real_distribution<double> jitter(1 - kJitter, 1 + kJitter);
-  group.next_edge = now + (group.period - WindowSeconds(group)) * jitter(random_);
+  group.probing = false;
+  PlanPause(group, now);
   actions.push_back({index, Action::Kind::kStart});
 }
 
@@ -171,13 +173,31 @@ double Governor::WindowSeconds(const Group& group) const {
   return std::clamp(spend / cost, shortest, std::max(shortest, longest));
 }
 
+double Governor::ProbeSeconds(const Group& group) const {
+  return std::clamp(WindowSeconds(group) * kProbeShare, kShortestProbe, kLongestProbe);
+}
+
+void Governor::PlanPause(Group& group, double now) {
+  PlanPeriod(group);
+  std::uniform_real_distribution<double> jitter(1 - kJitter, 1 + kJitter);
+  const double pause = group.period - WindowSeconds(group) - ProbeSeconds(group);
+  group.next_edge = now + std::max(pause, 0.0) * jitter(random_);
+}
+
 void Governor::CheckWindows(double now, std::vector<Action>& actions) {
   for (std::size_t i = 0; i < groups_.size(); ++i) {
     Group& group = groups_[i];
     if (!group.sampled || now < group.next_edge) continue;
-    if (!group.open) {
+    if (!group.open && !group.probing) {
+      group.probing = true;
+      group.length = ProbeSeconds(group);
+      group.next_edge = now + group.length;
+      actions.push_back({i, Action::Kind::kProbe});
+    } else if (!group.open) {
+      group.probing = false;
       group.open = true;
-      group.next_edge = now + WindowSeconds(group);
+      group.length = WindowSeconds(group);
+      group.next_edge = now + group.length;
       actions.push_back({i, Action::Kind::kOpen});
     } else if (MayBeExact(group, now)) {
       group.sampled = false;
@@ -193,6 +213,10 @@ void Governor::CheckWindows(double now, std::vector<Action>& actions) {
 
 bool Governor::MayBeExact(const Group& group, double now) const {
   return group.calm_since > 0 && now - group.calm_since >= group.calm_needed;
+}
+
+void Governor::Began(std::size_t index, double now) {
+  groups_[index].next_edge = now + groups_[index].length;
 }
 
 void Governor::WindowEnded(std::size_t index, const Window& window) {
@@ -218,10 +242,11 @@ void Governor::WindowEnded(std::size_t index, const Window& window) {
   } else if (group.calm_since == 0) {
     group.calm_since = window.now;
   }
-  if (!group.sampled) return;  // it stays open
-  PlanPeriod(group);
-  std::uniform_real_distribution<double> jitter(1 - kJitter, 1 + kJitter);
-  group.next_edge = window.now + (group.period - WindowSeconds(group)) * jitter(random_);
+  if (!group.sampled) {  // it stays open: what came before the calm no longer counts
+    group.rate = seen;
+    return;
+  }
+  PlanPause(group, window.now);
 }
 
 double Governor::next_tick() const {

@@ -43,7 +43,8 @@ class Governor {
   struct Action {
     enum class Kind : std::uint8_t {
       kStart,  // an exact group becomes a sampled one: leave it out
-      kOpen,   // a window begins: trace it
+      kProbe,  // a part of it may be traced, to see what the rest slows down
+      kOpen,   // a window begins: trace all of it
       kClose,  // it ends: leave it out
       kStop,   // it ends, and the group stays traced: it is exact from now on
     };
@@ -70,6 +71,8 @@ class Governor {
 
   // Says what to do now. Each action is taken for done.
   std::vector<Action> Tick(const Reading& reading);
+  // Enabling takes a while: the probe or window that was asked for begins now.
+  void Began(std::size_t group, double now);
   void WindowEnded(std::size_t group, const Window& window);
 
   // When the next Tick() is due, in seconds.
@@ -81,6 +84,7 @@ class Governor {
     Sampling sampling = Sampling::kFirst;
     bool sampled = false;
     bool open = true;
+    bool probing = false;
     double rate = 0;       // events a second while it is traced, smoothed
     double allowance = 0;  // seconds per second that it may cost and be exact
     double share = 0;      // that it may cost if it is sampled
@@ -88,8 +92,9 @@ class Governor {
     // Exact.
     int ticks_over = 0;
     // Sampled.
-    double next_edge = 0;     // when its window is to begin or to end
-    double period = 0;        // of this window and the pause before it
+    double next_edge = 0;     // when its probe or window is to begin or to end
+    double length = 0;        // of that probe or window
+    double period = 0;        // of this window, the probe and the pause before it
     double pressure = 0;      // what it would cost in shares, smoothed
     double calm_since = 0;    // 0: it is not
     double calm_needed = 0;   // seconds
@@ -109,6 +114,8 @@ class Governor {
   [[nodiscard]] static double ShortestWindow(const Group& group);
   void PlanPeriod(Group& group) const;
   [[nodiscard]] double WindowSeconds(const Group& group) const;
+  [[nodiscard]] double ProbeSeconds(const Group& group) const;
+  void PlanPause(Group& group, double now);
   [[nodiscard]] bool MayBeExact(const Group& group, double now) const;
 
   Options options_;

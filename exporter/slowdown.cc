@@ -3,12 +3,20 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <cmath>
 
 namespace kmem {
 namespace {
 
 // Of what is taken for stolen: the cost of an event is not known better.
 constexpr double kMostStolen = 0.75;
+// What is known of an event's cost wears off from window to window: this is kept.
+constexpr double kKept = 0.99;
+constexpr double kLeastNoise = 0.01 * 0.01;
+constexpr double kNoiseSmoothing = 0.2;
+constexpr double kMostSurprise = 0.5;
+constexpr double kLeastCost = 0.3;
+constexpr double kMostCost = 3;
 
 }  // namespace
 
@@ -21,6 +29,28 @@ double SlowdownFactor(std::span<const CpuWindow> cpus) {
     undisturbed += static_cast<double>(cpu.events) / (1 - stolen);
   }
   return seen > 0 ? undisturbed / seen : 1;
+}
+
+// A Kalman filter of one number. Of the time between two events while all are traced, u + c, the
+// probe shows u + part * c.
+void SlowdownLearner::Learn(const Probe& probe, double foretold) {
+  cost_ = 1 + kKept * (cost_ - 1);
+  doubt_ = kFirstDoubt + kKept * kKept * (doubt_ - kFirstDoubt);
+  const double slowdown = std::log(foretold);
+  const double factor = std::exp(cost_ * slowdown);
+  const double in_probe = 1 + probe.part * (factor - 1);
+  const double slope = slowdown * (1 - probe.part) / in_probe;
+  const double surprise = std::clamp(std::log(probe.ratio) - std::log(factor / in_probe),
+                                     -kMostSurprise, kMostSurprise);
+  const double expected = slope * slope * doubt_;
+  noise_ += kNoiseSmoothing * (std::max(surprise * surprise - expected, kLeastNoise) - noise_);
+  const double gain = slope * doubt_ / (expected + noise_);
+  cost_ = std::clamp(cost_ + gain * surprise, kLeastCost, kMostCost);
+  doubt_ *= 1 - gain * slope;
+}
+
+double SlowdownLearner::Corrected(double foretold) const {
+  return std::exp(cost_ * std::log(foretold));
 }
 
 std::vector<double> IdleSeconds(std::string_view proc_stat, double ticks_per_second) {

@@ -3,7 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
+#include <cmath>
+#include <random>
 
 namespace kmem {
 namespace {
@@ -30,6 +33,48 @@ TEST(SlowdownTest, StaysFiniteWhateverIsMeasured) {
   const std::array cpus{CpuWindow{.events = 1, .tracing_ratio = 9, .idle_ratio = -1}};
   EXPECT_DOUBLE_EQ(SlowdownFactor(cpus), 4);
   EXPECT_EQ(SlowdownFactor({}), 1);
+}
+
+// What a probe of a part of the events shows on a CPU without time to spare.
+SlowdownLearner::Probe ProbeOf(double part, double slowdown) {
+  return {.part = part, .ratio = slowdown / (1 + part * (slowdown - 1))};
+}
+
+TEST(SlowdownLearnerTest, BelievesTheCostOfAnEventUntilItHasSeenMore) {
+  const SlowdownLearner learner;
+  EXPECT_DOUBLE_EQ(learner.Corrected(1.5), 1.5);
+}
+
+TEST(SlowdownLearnerTest, LearnsFromASteadyLoadThatEventsCostMore) {
+  SlowdownLearner learner;
+  std::mt19937_64 random(1);
+  std::lognormal_distribution<double> unsteady(0, 0.02);
+  for (int window = 0; window < 20; ++window) {
+    auto probe = ProbeOf(window % 2 == 0 ? 0.11 : 0.4, 1.9);
+    probe.ratio *= unsteady(random);
+    learner.Learn(probe, 1.6);
+  }
+  EXPECT_NEAR(learner.Corrected(1.6) / 1.9, 1, 0.015);
+}
+
+TEST(SlowdownLearnerTest, TakesWhatALoadDoesByItselfForNoise) {
+  SlowdownLearner learner;
+  std::mt19937_64 random(1);
+  std::lognormal_distribution<double> bursts(0, 0.7);
+  double worst = 0;
+  for (int window = 0; window < 1000; ++window) {
+    auto probe = ProbeOf(0.2, 1.1);
+    probe.ratio *= bursts(random);
+    learner.Learn(probe, 1.1);
+    worst = std::max(worst, std::abs(learner.Corrected(1.1) / 1.1 - 1));
+  }
+  EXPECT_LT(worst, 0.05);
+}
+
+TEST(SlowdownLearnerTest, MakesNothingUpForALoadThatIsNotSlowedDown) {
+  SlowdownLearner learner;
+  for (int window = 0; window < 100; ++window) learner.Learn({.part = 0.2, .ratio = 2}, 1);
+  EXPECT_DOUBLE_EQ(learner.Corrected(1), 1);
 }
 
 TEST(SlowdownTest, ReadsIdleTimeByCpu) {
