@@ -1,7 +1,7 @@
 # The few commands to start from; CMake builds (CMakePresets.json), ctest tests.
 .DEFAULT_GOAL := help
 .PHONY: help deps build run test test-asan test-tsan test-e2e test-fresh test-kernels test-accuracy \
-        test-chart test-cluster test-image test-deb test-deploy test-rules test-drill fuzz lint bench \
+        test-arm64 test-chart test-cluster test-image test-deb test-deploy test-rules test-drill fuzz lint bench \
         bench-fleet storm soak picture image deb
 
 # Arguments of the program for `make run`, as in: make run ARGS=--web.listen-address=:9999
@@ -71,10 +71,17 @@ lint: ## format, clang-tidy, shellcheck, clang's warnings
 	@cmake --preset release --log-level=WARNING >/dev/null
 	@tests/lint
 
-test-kernels: build ## the numbers against a second observer, in Linux 5.10 and 6.1 under QEMU
+test-kernels: build ## the numbers against a second observer, in Linux 5.10 and 6.1 under QEMU; AppArmor
 	@deploy/install-deps kernels
 	@tests/kernels/equality 5.10 6.1
 	@tests/kernels/modules 5.10 6.1
+	@tests/kernels/apparmor 6.1
+
+test-arm64: ## built for arm64: unit tests, and the same in its Linux 6.1, and with pages of 16 KiB (root)
+	@deploy/install-deps kernels arm64
+	@tests/cross/unit arm64
+	@tests/kernels/equality 6.1-arm64 6.12-arm64-16k
+	@tests/kernels/modules 6.1-arm64
 
 # Status 77 of what is run on the live kernel: it can't be done here, and it said why.
 test-accuracy: build ## the numbers against a second observer and perf, on the live kernel (root)

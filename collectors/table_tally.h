@@ -26,17 +26,13 @@ struct kmem_slot {
   uint64_t values[KMEM_SLOT_VALUES];
 };
 
-/* Readers on other CPUs rely on the order of stores, which x86 keeps if the compiler does. */
-#define KMEM_STORES_BEFORE() __asm__ volatile("" ::: "memory")
-
 /* Spreads keys whose differences lie anywhere in the word: Fibonacci hashing (Knuth, TAOCP 6.4). */
 KMEM_INLINE uint32_t kmem_hash(uint64_t key) {
   return (uint32_t)((key * UINT64_C(0x9E3779B97F4A7C15)) >> 32);
 }
 
 KMEM_INLINE void kmem_slot_take(struct kmem_slot* slot, uint64_t key) {
-  slot->generation++;
-  KMEM_STORES_BEFORE();
+  KMEM_STORE_FIRST(slot->generation, slot->generation + 1);
   slot->key = key;
   slot->score = 1;
   for (uint32_t i = 0; i < KMEM_SLOT_VALUES; ++i) slot->values[i] = 0;
@@ -44,8 +40,7 @@ KMEM_INLINE void kmem_slot_take(struct kmem_slot* slot, uint64_t key) {
 
 /* Lets readers see a slot that was taken, and all that was written about its owner since. */
 KMEM_INLINE void kmem_slot_open(struct kmem_slot* slot) {
-  KMEM_STORES_BEFORE();
-  slot->generation++;
+  KMEM_STORE_LAST(slot->generation, slot->generation + 1);
 }
 
 /* Where a key was found: its slot and that slot's number, or NULL if its neighbours are all busier

@@ -52,6 +52,35 @@ enum kmem_verdict {
 #define KMEM_RARE static __attribute__((noinline, unused))
 #endif
 
+/* Write a word from which readers on other CPUs conclude what else was written: they see it before
+ * all that is stored behind it, or after all that was stored before it. x86 keeps the order of
+ * stores if the compiler does. Elsewhere programs in the kernel have one means, an atomic operation
+ * that returns what was there: it is a full barrier (on arm64 from 5.18,
+ * arch/arm64/net/bpf_jit_comp.c). */
+#if defined(__x86_64__) || defined(__TARGET_ARCH_x86)
+#define KMEM_STORE_FIRST(word, value)  \
+  do {                                 \
+    (word) = (value);                  \
+    __asm__ volatile("" ::: "memory"); \
+  } while (0)
+#define KMEM_STORE_LAST(word, value)   \
+  do {                                 \
+    __asm__ volatile("" ::: "memory"); \
+    (word) = (value);                  \
+  } while (0)
+#elif defined(__bpf__)
+#define KMEM_STORE_FIRST(word, value) \
+  ((void)__atomic_exchange_n(&(word), (value), __ATOMIC_SEQ_CST))
+#define KMEM_STORE_LAST(word, value) KMEM_STORE_FIRST(word, value)
+#else
+#define KMEM_STORE_FIRST(word, value)                     \
+  do {                                                    \
+    __atomic_store_n(&(word), (value), __ATOMIC_RELAXED); \
+    __atomic_thread_fence(__ATOMIC_RELEASE);              \
+  } while (0)
+#define KMEM_STORE_LAST(word, value) __atomic_store_n(&(word), (value), __ATOMIC_RELEASE)
+#endif
+
 /* An index that was found to be below `size`, a power of two. The kernel's verifier has to see that
  * for itself, and compilers merge comparisons so that it can't. */
 KMEM_INLINE uint32_t kmem_index(uint32_t index, uint32_t size) {

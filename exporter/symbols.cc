@@ -68,7 +68,8 @@ void KernelSymbols::Read() {
 }
 
 // Lines "ffffffff81000000 T _stext", of a module "ffffffffc0000000 t name\t[module]". Of one
-// address the first name stands.
+// address the first name stands. An arm64 module also has mapping symbols, "$x" where code begins
+// (is_mapping_symbol() in include/linux/module_symbol.h).
 void KernelSymbols::Parse(std::string_view kallsyms) {
   entries_.clear();
   names_.clear();
@@ -85,6 +86,7 @@ void KernelSymbols::Parse(std::string_view kallsyms) {
     const char* end = address_text.data() + address_text.size();
     if (std::from_chars(address_text.data(), end, address, 16).ptr != end || address == 0) continue;
     const std::string_view name = TakeUntil(line, '\t');
+    if (name.starts_with('$')) continue;
     if (line.size() > 2 && line.front() == '[' && line.back() == ']') {
       const std::string_view module_name = line.substr(1, line.size() - 2);
       if (modules_[module] != module_name) {

@@ -156,7 +156,7 @@ class TreeReader : public YAML::EventHandler {
       if (length == 0) RefuseYaml(file_, place, "document", "is not UTF-8", "UTF-8");
       const char c = text_[at];
       const bool end_of_line = c == '\n' || text_.substr(at, 2) == "\r\n";
-      if (!end_of_line && c != '\t' && ((c >= 0 && c < ' ') || c == '\x7F')) {
+      if (!end_of_line && c != '\t' && (static_cast<unsigned char>(c) < ' ' || c == '\x7F')) {
         RefuseYaml(file_, place, "document", "has a control character", "text, tabs and line ends");
       }
       if (c == '[' || c == '{') ++brackets;

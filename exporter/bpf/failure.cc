@@ -79,6 +79,13 @@ TracingError DescribeBpfFailure(int error, std::string_view operation, std::stri
   if (error == ENOSYS) {
     return {TracingProblem::kAbsent, what + "; this kernel was built without CONFIG_BPF_SYSCALL"};
   }
+  // So says the verifier before 5.12.
+  if (detail.find("BPF_STX uses reserved fields") != std::string_view::npos) {
+    return {TracingProblem::kAbsent,
+            what +
+                "; this kernel's BPF lacks the atomic exchange that takes care of the order of "
+                "stores where the processor does not: Linux 5.18 has it on arm64"};
+  }
   if (error != EPERM) return {TracingProblem::kFailed, what};
   rlimit limit{};
   getrlimit(RLIMIT_MEMLOCK, &limit);

@@ -88,8 +88,6 @@ struct kmem_cache {
 } __attribute__((preserve_access_index));
 
 #define WANTED(collector) (kmem_wanted[KMEM_BPF_COLLECTOR_##collector])
-/* Readers of the marks rely on the order of stores, which x86 keeps if the compiler does. */
-#define BARRIER() asm volatile("" ::: "memory")
 
 /* A program: PROGRAM(NAME, SECTION, MARK) { ... } whose body has `args` and this CPU's state,
  * `cpu`, and returns a verdict. */
@@ -109,11 +107,9 @@ struct kmem_cache {
       __sync_fetch_and_add(&mark->skipped, 1);                                 \
       return 0;                                                                \
     }                                                                          \
-    mark->sequence = sequence + 1;                                             \
-    BARRIER();                                                                 \
+    KMEM_STORE_FIRST(mark->sequence, sequence + 1);                            \
     if (name##_count(args, cpu) != KMEM_COUNTED) mark->implausible++;          \
-    BARRIER();                                                                 \
-    mark->sequence = sequence + 2;                                             \
+    KMEM_STORE_LAST(mark->sequence, sequence + 2);                             \
     return 0;                                                                  \
   }                                                                            \
   BODY(name)

@@ -108,8 +108,10 @@ void CheckArchitecture(const std::string& path, const TraceHeader& header) {
   }
 }
 
-// libtraceevent keeps a function's module to itself. On x86-64 they lie above the kernel, wherever
-// the kernel was put (Documentation/arch/x86/x86_64/mm.rst).
+// libtraceevent keeps a function's module to itself. On x86-64 the kernel's own lie here, wherever
+// it was put, and the modules' above (Documentation/arch/x86/x86_64/mm.rst). On arm64 they lie
+// anywhere below.
+constexpr std::uint64_t kKernel = 0xFFFFFFFF80000000;
 constexpr std::uint64_t kModules = 0xFFFFFFFFC0000000;
 
 // Where one CPU's pages have been read to.
@@ -253,7 +255,8 @@ TraceFileResult ReadPages(const std::string& path, const TraceHeader& header,
     for (const std::uint64_t address : collectors[i]->Addresses(result.state.tallies[i].common)) {
       std::string function = formats.Function(address);
       if (function.empty()) continue;
-      result.symbols[address] = {std::move(function), address < kModules ? "kernel" : "unknown"};
+      const bool in_kernel = address >= kKernel && address < kModules;
+      result.symbols[address] = {std::move(function), in_kernel ? "kernel" : "unknown"};
     }
   }
   return result;

@@ -73,6 +73,29 @@ bool HasFormatShape(std::string_view text) {
   return false;
 }
 
+// The text with 0 for those arguments of its print fmt that have a sizeof in them, such as the
+// address of a page on arm64: libtraceevent (1.7.1, 1.8.4) does not know types, and for one
+// argument that it can't parse it leaves out all of them.
+std::string WithoutSizes(const std::string& text) {
+  std::size_t begin = std::min(text.rfind("\nprint fmt: "), text.size());
+  std::string result = text.substr(0, begin);
+  int depth = 0;
+  bool quoted = false;
+  for (std::size_t at = begin; at < text.size(); ++at) {
+    const char c = text[at];
+    if (c == '"' && text[at - 1] != '\\') quoted = !quoted;
+    if (!quoted && (c == '(' || c == '{')) ++depth;
+    if (!quoted && (c == ')' || c == '}')) --depth;
+    const bool last = at + 1 == text.size();
+    if (!last && (quoted || depth != 0 || c != ',')) continue;
+    const std::string_view argument(text.data() + begin, at - begin);
+    result += argument.find("sizeof") == std::string_view::npos ? argument : " 0";
+    result += c;
+    begin = at + 1;
+  }
+  return result;
+}
+
 const tep_format_field* FindField(const tep_event& event, std::string_view name) {
   for (const tep_format_field* field = event.format.fields; field != nullptr; field = field->next) {
     if (name == field->name) return field;
@@ -191,7 +214,8 @@ void Formats::Add(std::string_view event_name, const std::string& text) {
     throw FormatError(fmt::format("{}: its format is cut off or not one", event_name));
   }
   // The print fmt may be beyond its parser: the fields stand all the same, so only they decide.
-  tep_parse_event(tep_, text.c_str(), text.size(), kSystem);
+  const std::string parsable = WithoutSizes(text);
+  tep_parse_event(tep_, parsable.c_str(), parsable.size(), kSystem);
   if (!Has(event_name)) {
     throw FormatError(fmt::format("{}: its format could not be parsed", event_name));
   }

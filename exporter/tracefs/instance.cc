@@ -28,8 +28,16 @@ std::string Lockdown() {
   return ReadAll(file, kMaxTextBytes).value_or("");
 }
 
+// What AppArmor holds this process to, as "name (enforce)"; other security modules write otherwise.
+std::string SecurityLabel() {
+  const UniqueFd file(open("/proc/self/attr/current", O_RDONLY | O_CLOEXEC));
+  std::string label = ReadAll(file, kMaxTextBytes).value_or("");
+  label.erase(std::min(label.find_first_of(std::string_view("\n\0", 2)), label.size()));
+  return label;
+}
+
 [[noreturn]] void Fail(int error, const std::string& path) {
-  throw DescribeTracefsFailure(error, path, Lockdown());
+  throw DescribeTracefsFailure(error, path, Lockdown(), SecurityLabel());
 }
 
 void CheckTracingDir(const std::string& dir) {
@@ -47,7 +55,8 @@ std::string EventFile(const std::string& event, const char* file) {
 
 }  // namespace
 
-TracingError DescribeTracefsFailure(int error, const std::string& path, std::string_view lockdown) {
+TracingError DescribeTracefsFailure(int error, const std::string& path, std::string_view lockdown,
+                                    std::string_view label) {
   const bool confidential = lockdown.find("[confidentiality]") != std::string_view::npos;
   if (confidential && (error == EPERM || error == ENOENT)) {
     return {
@@ -66,13 +75,20 @@ TracingError DescribeTracefsFailure(int error, const std::string& path, std::str
     case EACCES:
     case EPERM:
     case EROFS:
-      return {TracingProblem::kNotPermitted,
-              fmt::format("tracefs: {}: {}; run as uid 0 with tracefs writable (no capability is "
-                          "needed){}",
-                          path, std::strerror(error),
-                          error == EPERM && lockdown.empty()
-                              ? ", and check that kernel lockdown is not in confidentiality mode"
-                              : "")};
+      return {
+          TracingProblem::kNotPermitted,
+          fmt::format("tracefs: {}: {}; run as uid 0 with tracefs writable (no capability is "
+                      "needed){}{}",
+                      path, std::strerror(error),
+                      error == EPERM && lockdown.empty()
+                          ? ", and check that kernel lockdown is not in confidentiality mode"
+                          : "",
+                      error == EACCES && label.ends_with(" (enforce)")
+                          ? fmt::format("; it is under AppArmor's profile {}: those of container "
+                                        "runtimes forbid it below /sys, so mount tracefs "
+                                        "elsewhere and name its place with --path.tracefs",
+                                        label)
+                          : "")};
     case EBUSY:
     case EEXIST:
       return {TracingProblem::kInUse,
@@ -119,7 +135,7 @@ Instance::~Instance() {
 }
 
 TracingError Instance::Failure(int error, const std::string& file) const {
-  return DescribeTracefsFailure(error, dir_ + "/" + file, Lockdown());
+  return DescribeTracefsFailure(error, dir_ + "/" + file, Lockdown(), SecurityLabel());
 }
 
 bool Instance::HasEvent(const std::string& event) const {

@@ -26,8 +26,10 @@ struct tracefs_instance;
 namespace kmem {
 
 // Puts an errno of a tracefs operation into words. `lockdown` is the text of
-// /sys/kernel/security/lockdown, empty where it can't be read.
-TracingError DescribeTracefsFailure(int error, const std::string& path, std::string_view lockdown);
+// /sys/kernel/security/lockdown, `label` that of /proc/self/attr/current; empty where it can't be
+// read.
+TracingError DescribeTracefsFailure(int error, const std::string& path, std::string_view lockdown,
+                                    std::string_view label);
 
 class Instance {
  public:

@@ -50,6 +50,7 @@ echo 128 >/proc/sys/vm/min_free_kbytes
 
 mkdir -p /out/losses /out/equality
 uname -r >/out/release
+awk '/^KernelPageSize/ {print $2 * 1024; exit}' /proc/self/smaps >/out/page_size
 
 step "losses"
 start tracefs 15636 'tracefs:' '  buffer_size_kb: 64' '  drain_interval_ms: 1000'
@@ -84,7 +85,7 @@ taskset 2 workload pipes PIPES
 taskset 2 workload sockets 400
 workload anon 4000
 workload crosscpu 4000
-workload toolarge 20
+[ "$(cat /out/page_size)" -gt 4096 ] || workload toolarge 20
 mkfifo /tmp/step /tmp/stepped
 workload frag 64 </tmp/step >/tmp/stepped &
 exec 3>/tmp/step 4</tmp/stepped

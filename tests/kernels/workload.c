@@ -10,7 +10,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { page_size = 4096, pageblock = 2 << 20 };
+enum { page_size_max = 64 << 10 };
+static size_t page_size;
+static size_t table_reach;  // the memory of which one page of page table tells
 
 static void die(const char* what) {
   perror(what);
@@ -36,7 +38,7 @@ static void touch(char* area, size_t size) {
 
 // A pipe's ring is a kmalloc of 40 bytes per page of the pipe's size.
 static void pipes(int count) {
-  static char data[3 * page_size];
+  static char data[page_size_max];
   for (int i = 0; i < count; i++) {
     int ends[2];
     if (pipe(ends)) die("pipe");
@@ -75,16 +77,32 @@ static void crosscpu(int pages) {
   munmap(area, size);
 }
 
-// Whether the zone that everything here comes from has a free block of 32 KiB
-// which is not reserved.
-static int has_large_block(void) {
+// Whether there is a zone DMA32. Then all here comes from it and not from the
+// zone DMA, of 15 MiB; arm64 has but the zone DMA.
+static int has_dma32(void) {
+  char line[256];
+  int found = 0;
+  FILE* file = fopen("/proc/zoneinfo", "r");
+  if (!file) die("/proc/zoneinfo");
+  while (fgets(line, sizeof line, file)) {
+    char* present = strstr(line, "present ");
+    static int in_dma32;
+    if (strstr(line, "zone ")) in_dma32 = strstr(line, " DMA32") != NULL;
+    if (in_dma32 && present) found = atol(present + strlen("present ")) > 0;
+  }
+  fclose(file);
+  return found;
+}
+
+// Whether that zone has a free block of 8 pages which is not reserved.
+static int has_large_block(const char* zone) {
   char line[256];
   int found = 0;
   FILE* file = fopen("/proc/pagetypeinfo", "r");
   if (!file) die("/proc/pagetypeinfo");
   while (fgets(line, sizeof line, file)) {
     char* counts = strstr(line, "able ");
-    if (!counts || !strstr(line, "zone    DMA32, type")) continue;
+    if (!counts || !strstr(line, zone)) continue;
     counts += strlen("able ");
     for (int order = 0; order <= 10; order++) {
       long blocks = strtol(counts, &counts, 10);
@@ -97,13 +115,13 @@ static int has_large_block(void) {
 
 // Page tables, which are not movable. Reading maps the one page of zeros.
 static void tables(int count) {
-  size_t size = (size_t)count * pageblock;
+  size_t size = (size_t)count * table_reach;
   volatile char* area = map(size, MAP_NORESERVE);
-  for (size_t at = 0; at < size; at += pageblock) (void)area[at];
+  for (size_t at = 0; at < size; at += table_reach) (void)area[at];
 }
 
-static void use_up(void) {
-  for (int i = 0; i < 90 && has_large_block(); i++) tables(8);
+static void use_up(const char* zone) {
+  for (int i = 0; i < 90 && has_large_block(zone); i++) tables(8);
 }
 
 // Fragments memory: fills it with movable pages, frees seven in 128 (enough for
@@ -113,19 +131,21 @@ static void use_up(void) {
 // with a u in it, it first uses up what has become free. A line of output says
 // that a step is done.
 static void frag(int count) {
-  size_t leave = 18 << 20;  // the zone DMA, out of reach, is 15 MiB of it
+  int dma32 = has_dma32();
+  const char* zone = dma32 ? "zone    DMA32, type" : "zone      DMA, type";
+  size_t leave = 768 * page_size + (dma32 ? 15 << 20 : 0);
   size_t chunk = 128 * page_size;
   size_t used = 0;
   char* area = map((size_t)sysconf(_SC_PHYS_PAGES) * page_size, MAP_NORESERVE);
   for (; (size_t)sysconf(_SC_AVPHYS_PAGES) * page_size > leave; used += chunk)
     touch(area + used, chunk);
   for (size_t at = 0; at < used; at += chunk) madvise(area + at, 7 * page_size, MADV_DONTNEED);
-  use_up();
+  use_up(zone);
   setlinebuf(stdout);
   puts("fragmented");
   for (int c; (c = getchar()) != EOF;) {
     if (c == 'u') {
-      use_up();
+      use_up(zone);
     } else if (c == '\n') {
       tables(count);
       puts("done");
@@ -134,6 +154,7 @@ static void frag(int count) {
 }
 
 // A pipe ring above the largest kmalloc: fires kmalloc with a null pointer.
+// Where pages are larger than 4 KiB none is.
 static void toolarge(int count) {
   int ends[2];
   if (pipe(ends)) die("pipe");
@@ -147,6 +168,8 @@ int main(int argc, char** argv) {
     void (*run)(int);
   } modes[] = {{"pipes", pipes},       {"sockets", sockets}, {"anon", anon},
                {"crosscpu", crosscpu}, {"frag", frag},       {"toolarge", toolarge}};
+  page_size = (size_t)sysconf(_SC_PAGESIZE);
+  table_reach = page_size / sizeof(void*) * page_size;
   int count = argc > 2 ? atoi(argv[2]) : 100;
   for (size_t i = 0; argc > 1 && i < sizeof modes / sizeof *modes; i++)
     if (!strcmp(argv[1], modes[i].name)) {

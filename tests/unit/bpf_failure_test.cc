@@ -48,6 +48,12 @@ TEST(BpfFailureTest, WhatTheVerifierSaysIsInTheLine) {
   EXPECT_THAT(described.what(), HasSubstr("R8 unbounded memory access"));
 }
 
+TEST(BpfFailureTest, AKernelWithoutAtomicExchangeIsAbsence) {
+  const TracingError described = Described(EINVAL, kNoLockdown, "BPF_STX uses reserved fields");
+  EXPECT_EQ(described.problem(), TracingProblem::kAbsent);
+  EXPECT_THAT(described.what(), AllOf(HasSubstr("atomic exchange"), HasSubstr("5.18")));
+}
+
 TEST(BpfFailureTest, OtherErrorsAreInTheirWords) {
   const TracingError described = Described(ENOMEM);
   EXPECT_EQ(described.problem(), TracingProblem::kFailed);

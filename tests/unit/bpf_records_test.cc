@@ -124,6 +124,7 @@ class Programs {
 // Of what loading them ended with: why programs can't be loaded here, or nullptr.
 const char* WhyNotHere(int error) {
   if (error == -EPERM) return "no permission to load BPF programs";
+  if (error == -ENOSYS) return "no bpf(2): a kernel without it, or QEMU's emulation of one";
   // libbpf's way to say it, for programs that read the kernel's own structs.
   if (error == -ESRCH && access("/sys/kernel/btf/vmlinux", R_OK) != 0) {
     return "no /sys/kernel/btf/vmlinux: /sys is not mounted, or the kernel has no BTF";

@@ -208,6 +208,27 @@ TEST(FormatTest, WithoutTheEventsNothingIsKnownOfFlagsAndPageblocks) {
   EXPECT_EQ(formats.PageblockOrder(), std::nullopt);
 }
 
+// As in arm64's 6.12 with pages of 16 KiB, where libtraceevent can't parse a page's address.
+TEST(FormatTest, AnArgumentWithASizeofLeavesTheOthersWhatTheyAre) {
+  const std::string page =
+      "(((struct page *)((-(0x40000000UL)) - (((1UL << 47) >> 14) * sizeof(struct page)))) + pfn)";
+  const std::string flags = "\tfield:unsigned long gfp_flags;\toffset:8;\tsize:8;\tsigned:0;\n";
+  Formats formats;
+  formats.Add(
+      "mm_page_alloc",
+      MadeFormat("mm_page_alloc", flags,
+                 "\"page=%p (a, b) gfp_flags=%s\", " + page +
+                     ", (REC->gfp_flags) ? __print_flags(REC->gfp_flags, \"|\", "
+                     "{(unsigned long)((gfp_t)0x2000u), \"__GFP_NOWARN\"}, {0x40, \"__GFP_IO\"}) "
+                     ": \"none\""));
+  formats.Add("mm_page_alloc_extfrag",
+              MadeFormat("mm_page_alloc_extfrag", "",
+                         "\"pageblock_order=%d page=%p\", (11 < 12 ? 11 : 12), " + page));
+  EXPECT_EQ(formats.GfpBit("__GFP_NOWARN"), 0x2000U);
+  EXPECT_EQ(formats.GfpBit("__GFP_IO"), 0x40U);
+  EXPECT_EQ(formats.PageblockOrder(), 11);
+}
+
 TEST(FormatTest, APageblockOrderThatNoKernelHasIsNotTaken) {
   for (const std::string order : {"0", "16", "-1", "4000000000"}) {
     Formats formats;

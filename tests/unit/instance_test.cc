@@ -20,8 +20,8 @@ constexpr const char* kNoLockdown = "[none] integrity confidentiality\n";
 constexpr const char* kIntegrity = "none [integrity] confidentiality\n";
 constexpr const char* kConfidentiality = "none integrity [confidentiality]\n";
 
-TracingError Described(int error, const char* lockdown = kNoLockdown) {
-  TracingError described = DescribeTracefsFailure(error, kPath, lockdown);
+TracingError Described(int error, const char* lockdown = kNoLockdown, const char* label = "") {
+  TracingError described = DescribeTracefsFailure(error, kPath, lockdown, label);
   EXPECT_THAT(described.what(),
               AllOf(StartsWith("tracefs: "), HasSubstr(kPath), Not(HasSubstr("\n"))));
   return described;
@@ -43,6 +43,16 @@ TEST(TracefsFailureTest, NotPermittedSaysAsWhomToRun) {
     EXPECT_EQ(described.problem(), TracingProblem::kNotPermitted);
     EXPECT_EQ(described.reason(), "not_permitted");
     EXPECT_THAT(described.what(), HasSubstr("uid 0"));
+  }
+}
+
+TEST(TracefsFailureTest, AppArmorsProfileIsNamedWhereItMayBeWhy) {
+  constexpr const char* kProfile = "cri-containerd.apparmor.d (enforce)";
+  EXPECT_THAT(Described(EACCES, kNoLockdown, kProfile).what(),
+              AllOf(HasSubstr("uid 0"), HasSubstr(kProfile), HasSubstr("--path.tracefs")));
+  EXPECT_THAT(Described(EROFS, kNoLockdown, kProfile).what(), Not(HasSubstr("AppArmor")));
+  for (const char* label : {"", "unconfined", "docker-default (complain)", "u:r:container_t:s0"}) {
+    EXPECT_THAT(Described(EACCES, kNoLockdown, label).what(), Not(HasSubstr("AppArmor"))) << label;
   }
 }
 

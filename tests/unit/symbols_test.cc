@@ -76,6 +76,19 @@ TEST(SymbolsTest, OfTwoNamesOfOneAddressTheFirstStands) {
   EXPECT_EQ(Name(KernelSymbols(proc), 0xffffffff81000010), "_stext kernel");
 }
 
+// As arm64 lists them, before the function at the same address or within it.
+TEST(SymbolsTest, MappingSymbolsAreNoNames) {
+  const Files proc({{"kallsyms",
+                     "ffff800008000000 T _stext\n"
+                     "ffff80007c000000 t $x\t[ext4]\n"
+                     "ffff80007c000000 t ext4_alloc\t[ext4]\n"
+                     "ffff80007c000040 t $d.12\t[ext4]\n"},
+                    {"modules", ""}});
+  const KernelSymbols symbols(proc);
+  EXPECT_EQ(Name(symbols, 0xffff80007c000010), "ext4_alloc ext4");
+  EXPECT_EQ(Name(symbols, 0xffff80007c000050), "ext4_alloc ext4");
+}
+
 TEST(SymbolsTest, WhatLiesFarFromAnyFunctionHasNoName) {
   const Files proc({{"kallsyms", kKallsyms}, {"modules", ""}});
   const KernelSymbols symbols(proc);
