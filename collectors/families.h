@@ -4,6 +4,7 @@
 
 #include <prometheus/metric_family.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <initializer_list>
 #include <span>
@@ -26,6 +27,9 @@ class FamilyBuilder {
   using Type = prometheus::MetricType;
 
   FamilyBuilder(Families& out, Type type, std::string_view name, std::string_view help);
+
+  // For those that get many metrics: makes room for so many at once.
+  void Reserve(std::size_t metrics) { family_.metric.reserve(metrics); }
 
   // One sample of a counter or gauge.
   void Add(Labels labels, double value);

@@ -249,6 +249,7 @@ void SlabCollector::ExportSites(const Snapshot& snapshot, const KernelFacts& fac
   const auto counter = [&](std::string_view name, std::string_view help, std::uint64_t other,
                            auto value) {
     FamilyBuilder family(out, FamilyBuilder::Type::Counter, name, help);
+    family.Reserve(rows.size() + 1);
     for (const Ledger::Row& row : rows) {
       family.Add({{"call_site", row.name.first}, {"module", row.name.second}},
                  Rounded(value(row.values)));
@@ -277,6 +278,7 @@ void SlabCollector::ExportSites(const Snapshot& snapshot, const KernelFacts& fac
           });
   const auto gauge = [&](std::string_view name, std::string_view help, auto value) {
     FamilyBuilder family(out, FamilyBuilder::Type::Gauge, name, help);
+    family.Reserve(rows.size() + 1);
     for (const Ledger::Row& row : rows) {
       family.Add({{"call_site", row.name.first}, {"module", row.name.second}},
                  value(row.values[SLAB_SITE_SIZES]));
@@ -310,6 +312,7 @@ void SlabCollector::ExportCaches(const Snapshot& snapshot, const KernelFacts& fa
   const auto counter = [&](std::string_view name, std::string_view help, std::size_t value,
                            std::uint64_t total) {
     FamilyBuilder family(out, FamilyBuilder::Type::Counter, name, help);
+    family.Reserve(rows.size() + 1);
     for (const Ledger::Row& row : rows) {
       family.Add({{"cache", row.name.first}}, Rounded(row.values.at(value)));
     }

@@ -199,9 +199,7 @@ std::size_t ExpectedBytes(const std::vector<MetricFamily>& families) {
   return bytes;
 }
 
-std::string SerializeOpenMetrics(const std::vector<MetricFamily>& families) {
-  std::string out;
-  out.reserve(ExpectedBytes(families));
+void AppendOpenMetrics(std::string& out, const std::vector<MetricFamily>& families) {
   for (const MetricFamily& family : families) {
     const std::string_view type = OpenMetricsType(family);
     std::string_view name = family.name;
@@ -212,7 +210,6 @@ std::string SerializeOpenMetrics(const std::vector<MetricFamily>& families) {
     for (const ClientMetric& metric : family.metric) AppendMetric(out, family, metric);
   }
   out += "# EOF\n";
-  return out;
 }
 
 // ---- Prometheus 0.0.4, as prometheus-cpp's TextSerializer writes it, at a fifth of its time ----
@@ -286,9 +283,7 @@ void AppendPlainMetric(std::string& out, const MetricFamily& family, const Clien
   }
 }
 
-std::string SerializePrometheus(const std::vector<MetricFamily>& families) {
-  std::string out;
-  out.reserve(ExpectedBytes(families));
+void AppendPrometheus(std::string& out, const std::vector<MetricFamily>& families) {
   for (const MetricFamily& family : families) {
     if (!family.help.empty()) {
       out.append("# HELP ").append(family.name).append(" ");
@@ -298,40 +293,64 @@ std::string SerializePrometheus(const std::vector<MetricFamily>& families) {
     out.append("# TYPE ").append(family.name).append(" ").append(PlainType(family.type)) += '\n';
     for (const ClientMetric& metric : family.metric) AppendPlainMetric(out, family, metric);
   }
-  return out;
 }
 
 }  // namespace
 
-std::string Serialize(std::vector<MetricFamily> families, TextFormat format) {
+void SerializeTo(std::string& out, std::vector<MetricFamily> families, TextFormat format) {
   for (MetricFamily& family : families) {
     MakeValidUtf8(family.help);
     for (ClientMetric& metric : family.metric) {
       for (ClientMetric::Label& label : metric.label) MakeValidUtf8(label.value);
     }
   }
-  return format == TextFormat::kOpenMetrics ? SerializeOpenMetrics(families)
-                                            : SerializePrometheus(families);
+  out.clear();
+  out.reserve(ExpectedBytes(families));
+  if (format == TextFormat::kOpenMetrics) {
+    AppendOpenMetrics(out, families);
+  } else {
+    AppendPrometheus(out, families);
+  }
 }
 
-std::string Gzip(std::string_view text) {
+std::string Serialize(std::vector<MetricFamily> families, TextFormat format) {
+  std::string out;
+  SerializeTo(out, std::move(families), format);
+  return out;
+}
+
+Gzip::Gzip() {
   constexpr int kGzipWindow = 15 + 16;  // the largest window, and gzip's header, not zlib's
   constexpr int kDefaultMemory = 8;
-  z_stream stream{};
-  if (deflateInit2(&stream, Z_BEST_SPEED, Z_DEFLATED, kGzipWindow, kDefaultMemory,
+  auto stream = std::make_unique<z_stream>();
+  if (deflateInit2(stream.get(), Z_BEST_SPEED, Z_DEFLATED, kGzipWindow, kDefaultMemory,
                    Z_DEFAULT_STRATEGY) != Z_OK) {
     throw std::bad_alloc();
   }
-  const std::unique_ptr<z_stream, int (*)(z_stream*)> ended(&stream, &deflateEnd);
-  // deflateBound makes one call enough; a response is far below 4 GiB, uInt's end.
-  std::string out(deflateBound(&stream, text.size()), '\0');
-  stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(text.data()));
-  stream.avail_in = static_cast<uInt>(text.size());
-  stream.next_out = reinterpret_cast<Bytef*>(out.data());
-  stream.avail_out = static_cast<uInt>(out.size());
-  deflate(&stream, Z_FINISH);
-  out.resize(stream.total_out);
-  return out;
+  stream_.reset(stream.release());
+}
+
+void Gzip::End::operator()(z_stream* stream) const {
+  deflateEnd(stream);
+  delete stream;
+}
+
+void Gzip::CompressTo(std::string& out, std::string_view text) {
+  // Metrics shrink to a twentieth: deflateBound(), which is more than the text, would mostly be
+  // memory that is written for nothing.
+  constexpr std::size_t kShrinkTo = 16;
+  constexpr std::size_t kLeast = std::size_t{4} << 10;
+  deflateReset(stream_.get());
+  stream_->next_in = reinterpret_cast<Bytef*>(const_cast<char*>(text.data()));
+  stream_->avail_in = static_cast<uInt>(text.size());  // far below 4 GiB, uInt's end
+  out.resize(std::max(text.size() / kShrinkTo, kLeast));
+  for (;;) {
+    stream_->next_out = reinterpret_cast<Bytef*>(out.data()) + stream_->total_out;
+    stream_->avail_out = static_cast<uInt>(out.size() - stream_->total_out);
+    if (deflate(stream_.get(), Z_FINISH) == Z_STREAM_END) break;
+    out.resize(2 * out.size());
+  }
+  out.resize(stream_->total_out);
 }
 
 }  // namespace kmem

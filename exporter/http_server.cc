@@ -23,6 +23,7 @@
 #include <thread>
 #include <utility>
 
+#include "exporter/answer_pool.h"
 #include "exporter/exposition.h"
 #include "exporter/listen_address.h"
 
@@ -93,8 +94,12 @@ bool HasMethod(const mg_connection* connection, std::string_view method) {
 struct Response {
   int status = 200;
   std::string_view content_type = kPlainText;
-  std::string body;
-  std::string_view more_headers = {};  // each with its CRLF
+  std::string body = {};
+  std::string_view more_headers = {};          // each with its CRLF
+  AnswerPool::Handle scraped = {nullptr, {}};  // if there is one, `scraped_body` is the body
+  std::string_view scraped_body = {};
+
+  [[nodiscard]] std::string_view whole_body() const { return scraped ? scraped_body : body; }
 };
 
 std::string Date() {
@@ -112,23 +117,37 @@ std::string Head(const mg_connection* connection, const Response& response) {
   head += mg_get_response_code_text(connection, response.status);
   head.append("\r\nDate: ").append(Date());
   head.append("\r\nContent-Type: ").append(response.content_type);
-  head.append("\r\nContent-Length: ").append(std::to_string(response.body.size()));
+  head.append("\r\nContent-Length: ").append(std::to_string(response.whole_body().size()));
   head.append("\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n");
   head.append(response.more_headers).append("\r\n");
   return head;
 }
 
-// A client that goes away or is too slow gets no more: nothing to do about it.
-void Send(mg_connection* connection, const Response& response) {
-  std::string text = Head(connection, response);
-  if (!HasMethod(connection, "HEAD")) text += response.body;
-  const auto deadline = steady_clock::now() + kResponseTimeout;
-  for (std::string_view rest = text; !rest.empty() && steady_clock::now() < deadline;) {
+// Whether all of it could be sent in time.
+bool SendPieces(mg_connection* connection, std::string_view rest,
+                steady_clock::time_point deadline) {
+  while (!rest.empty()) {
+    if (steady_clock::now() >= deadline) return false;
     const std::string_view piece = rest.substr(0, kPieceBytes);
     const int sent = mg_write(connection, piece.data(), piece.size());
-    if (sent != static_cast<int>(piece.size())) return;
+    if (sent != static_cast<int>(piece.size())) return false;
     rest.remove_prefix(piece.size());
   }
+  return true;
+}
+
+// A client that goes away or is too slow gets no more: nothing to do about it. The head and the
+// first piece go together: a short response is one packet.
+void Send(mg_connection* connection, const Response& response) {
+  std::string first = Head(connection, response);
+  std::string_view rest =
+      HasMethod(connection, "HEAD") ? std::string_view() : response.whole_body();
+  const std::size_t along =
+      std::min(rest.size(), kPieceBytes - std::min(kPieceBytes, first.size()));
+  first += rest.substr(0, along);
+  rest.remove_prefix(along);
+  const auto deadline = steady_clock::now() + kResponseTimeout;
+  if (SendPieces(connection, first, deadline)) SendPieces(connection, rest, deadline);
 }
 
 }  // namespace
@@ -157,7 +176,7 @@ class HttpServer::Impl {
 
   void Start(const std::vector<ListenAddress>& endpoints);
   [[nodiscard]] std::string first_log_line() const;
-  Response Answer(const mg_connection* connection);
+  Response Respond(const mg_connection* connection);
   Response Route(const mg_connection* connection);
   Response Scrape(const mg_connection* connection);
   void Count(int status);
@@ -173,6 +192,7 @@ class HttpServer::Impl {
                                          {405, 0}, {500, 0}, {503, 0}};
   std::string first_log_line_;
 
+  AnswerPool answers_;
   std::vector<Bound> bound_;
   mg_context* context_ = nullptr;
 };
@@ -278,7 +298,7 @@ int HttpServer::Impl::OnRequest(mg_connection* connection) noexcept {
   Impl& self = Of(connection);
   int status = 500;
   try {
-    const Response response = self.Answer(connection);
+    const Response response = self.Respond(connection);
     status = response.status;
     self.Count(status);
     Send(connection, response);
@@ -310,7 +330,7 @@ int HttpServer::Impl::OnLog(const mg_connection* connection, const char* message
   return 1;
 }
 
-Response HttpServer::Impl::Answer(const mg_connection* connection) {
+Response HttpServer::Impl::Respond(const mg_connection* connection) {
   try {
     return Route(connection);
   } catch (const std::exception& error) {
@@ -352,10 +372,13 @@ Response HttpServer::Impl::Scrape(const mg_connection* connection) {
         .status = 503, .body = "too many scrapes at once\n", .more_headers = "Retry-After: 1\r\n"};
   }
   const TextFormat format = NegotiateFormat(Header(connection, "Accept"));
-  Response response{.content_type = ContentType(format),
-                    .body = Serialize(handlers_.scrape(), format)};
+  Response response{.content_type = ContentType(format), .scraped = answers_.Take()};
+  Answer& answer = *response.scraped;
+  SerializeTo(answer.text, handlers_.scrape(), format);
+  response.scraped_body = answer.text;
   if (AcceptsGzip(Header(connection, "Accept-Encoding"))) {
-    response.body = Gzip(response.body);
+    answer.gzip.CompressTo(answer.packed, answer.text);
+    response.scraped_body = answer.packed;
     response.more_headers = "Content-Encoding: gzip\r\n";
   }
   return response;

@@ -229,8 +229,8 @@ void Run(const std::vector<std::string>& arguments) {
 }  // namespace kmem
 
 int main(int argc, char** argv) {
-  // One arena per HTTP worker would triple the memory held after some scrapes.
-  mallopt(M_ARENA_MAX, 2);
+  // Each arena keeps what its largest scrape took, and only one thread allocates much at a time.
+  mallopt(M_ARENA_MAX, 1);
   // Else the large blocks of the start (the kernel's types and names) would stay with the heap.
   mallopt(M_MMAP_THRESHOLD, 256 << 10);
   try {

@@ -370,16 +370,28 @@ INSTANTIATE_TEST_SUITE_P(Formats, OddBytes,
 
 // ---- gzip ----
 
-TEST(Gzip, RoundTrips) {
+TEST(Gzip, RoundTripsAgainAndAgainInTheSameMemory) {
   std::string noise;
   for (unsigned i = 0, x = 1; i < 100000; ++i, x = x * 1664525 + 1013904223) {
     noise += static_cast<char>(x >> 24);
   }
   const std::string repeated(1 << 20, 'x');
-  for (const std::string& text : {std::string(), std::string("kmem 1\n"), repeated, noise}) {
-    EXPECT_EQ(Gunzip(Gzip(text)), text);
+  Gzip gzip;
+  std::string packed;
+  for (const std::string& text : {std::string(), std::string("kmem 1\n"), repeated, noise,
+                                  std::string("kmem 1\n"), repeated}) {
+    gzip.CompressTo(packed, text);
+    EXPECT_EQ(Gunzip(packed), text);
   }
-  EXPECT_LT(Gzip(repeated).size(), repeated.size() / 100);
+  EXPECT_LT(packed.size(), repeated.size() / 100);
+}
+
+TEST(SerializeTo, ReplacesWhatWasThereAndKeepsItsMemory) {
+  std::string out(100000, 'x');
+  const char* memory = out.data();
+  SerializeTo(out, OneMetric(Type::Gauge, "kmem_g", 1), TextFormat::kPrometheus);
+  EXPECT_EQ(out, Serialize(OneMetric(Type::Gauge, "kmem_g", 1), TextFormat::kPrometheus));
+  EXPECT_EQ(out.data(), memory);
 }
 
 }  // namespace
