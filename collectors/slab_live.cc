@@ -7,6 +7,8 @@
 #include <string_view>
 #include <utility>
 
+#include "collectors/slab_live_queue.h"
+
 namespace kmem {
 namespace {
 
@@ -31,18 +33,23 @@ SlabLiveBook::SlabLiveBook(SlabLiveOptions options, std::size_t max_series)
 
 std::size_t SlabLiveBook::table_bytes() const {
   if (!options_.enabled) return 0;
-  return sizeof(slab_live) + std::bit_ceil(options_.max_objects) * sizeof(slab_live_object);
+  const std::size_t places = std::bit_ceil(options_.max_objects);
+  return sizeof(slab_live) + places * sizeof(slab_live_object) +
+         places / SLAB_LIVE_QUEUE_ONE_IN * sizeof(slab_live_event);
 }
 
 slab_live* SlabLiveBook::InitTable(std::byte* memory) const {
   auto* const live = reinterpret_cast<slab_live*>(memory);
   live->places = std::bit_ceil(options_.max_objects);
   live->most_hash = slab_live_most_hash(options_.sample_one_in);
+  live->room = live->places / SLAB_LIVE_QUEUE_ONE_IN;
   live->objects = reinterpret_cast<slab_live_object*>(memory + sizeof *live);
+  live->queue = reinterpret_cast<slab_live_event*>(live->objects + live->places);
   return live;
 }
 
-void SlabLiveBook::Settle(slab_live& live, std::uint64_t settled_ns, std::uint64_t now_ns) {
+void SlabLiveBook::Settle(slab_live& live, Tallies& tallies, std::uint64_t settled_ns,
+                          std::uint64_t now_ns) {
   if (any_to_exclude_.load(std::memory_order_relaxed)) {
     const std::unique_lock lock(mutex_, std::try_to_lock);
     if (lock.owns_lock()) {
@@ -51,6 +58,7 @@ void SlabLiveBook::Settle(slab_live& live, std::uint64_t settled_ns, std::uint64
       any_to_exclude_ = false;
     }
   }
+  SettleSlabLive(live, tallies, settled_ns);
   slab_live_tend(&live, settled_ns, now_ns);
 }
 
@@ -161,6 +169,28 @@ void SlabLiveBook::Export(const SlabTables& tables, const State& state, const Ke
                 "event was lost or the table had no place. An object whose free was lost then "
                 "seems to be alive until its pointer is used again.")
       .Add({}, complete ? 1 : 0);
+}
+
+void SlabLiveBook::ExportFrees(const slab_live_frees& sum, const KernelFacts& facts,
+                               Families& out) const {
+  const auto counter = [&](std::string_view name, std::string_view help, std::uint64_t sampled) {
+    FamilyBuilder(out, FamilyBuilder::Type::Counter, name, help)
+        .Add({}, static_cast<double>(sampled * options_.sample_one_in));
+  };
+  counter("kmem_slab_same_cpu_frees_total",
+          "Slab objects freed on the CPU that allocated them. Of the objects that are followed "
+          "(one in collectors.slab.live.sample_one_in), times that.",
+          sum.same_cpu);
+  counter("kmem_slab_cross_cpu_frees_total",
+          "Slab objects freed on another CPU than allocated them. Of the same objects. Frees whose "
+          "allocation is not known for certain are in neither.",
+          sum.cross_cpu);
+  if (facts.HasSeveralNodes()) {
+    counter("kmem_slab_cross_node_frees_total",
+            "Those freed by a CPU of another NUMA node than that of the CPU that allocated them. "
+            "Only where CPUs belong to several nodes.",
+            sum.cross_node);
+  }
 }
 
 void SlabLiveBook::ExportGauges(const std::map<Ledger::Name, Sum>& shown, const Sum& other,

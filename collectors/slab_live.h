@@ -36,7 +36,7 @@ class SlabLiveBook {
   [[nodiscard]] std::size_t table_bytes() const;
   [[nodiscard]] slab_live* InitTable(std::byte* memory) const;
   // For the thread that owns the table: what is due (TraceCollector::SettleCommon).
-  void Settle(slab_live& live, std::uint64_t settled_ns, std::uint64_t now_ns);
+  void Settle(slab_live& live, Tallies& tallies, std::uint64_t settled_ns, std::uint64_t now_ns);
 
   struct State {
     std::uint64_t taken_at_ns;
@@ -45,6 +45,8 @@ class SlabLiveBook {
   // Appends the families. Scrapes take turns.
   void Export(const SlabTables& tables, const State& state, const KernelFacts& facts,
               Families& out);
+  // Appends those of frees by where the object was allocated.
+  void ExportFrees(const slab_live_frees& sum, const KernelFacts& facts, Families& out) const;
   [[nodiscard]] std::size_t folded() const { return ledger_.folded(); }
   // Forgets which call site is in which function.
   void ForgetNames();
