@@ -136,7 +136,7 @@ void SlabCollector::ReadCommon(const std::byte* common, std::vector<std::byte>& 
   const auto& slab = *reinterpret_cast<const slab_common*>(common);
   AppendSites(slab.sites, 0, out);
   AppendCaches(slab.caches, slab.cache_names, 0, out);
-  if (slab.live != nullptr) AppendLive(*slab.live, out);
+  if (slab.live != nullptr) live_.Read(*slab.live, out);
 }
 
 void SlabCollector::VisitCounters(std::span<std::byte> common,

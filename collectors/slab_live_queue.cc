@@ -96,6 +96,7 @@ void SettleSlabLive(slab_live& live, Tallies& tallies, std::uint64_t settled_ns)
   std::span<Run> runs = FindRuns(live);
   if (runs.empty()) return ApplyAll(live);
   std::ranges::sort(runs, GoesOnBefore);
+  if (live.started_ns == 0) live.started_ns = runs.front().time_ns;
   while (!runs.empty() && runs.front().time_ns < settled_ns) {
     Run& run = runs.front();
     Prefetch(live, run.begin + kAhead);

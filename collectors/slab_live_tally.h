@@ -111,8 +111,9 @@ struct slab_live {
   uint64_t hand_ns;      /* ... and when */
   uint64_t hand_left_ns; /* time that was too short for a step */
   uint64_t dropped[SLAB_LIVE_REASONS];
-  uint64_t era;  /* objects of another one are not paired with their frees */
-  uint64_t room; /* of the queue */
+  uint64_t era;        /* objects of another one are not paired with their frees */
+  uint64_t started_ns; /* the time of the first event; 0: there was none */
+  uint64_t room;       /* of the queue */
   uint64_t queued;
   /* The last one stands for those that find no place. */
   struct slab_live_site sites[SLAB_LIVE_SITES + 1];
