@@ -10,7 +10,7 @@
 namespace kmem {
 namespace {
 
-static_assert(KernelFacts::kNoNode == PAGE_CROSS_NO_NODE);
+static_assert(KernelFacts::kNoNode == KMEM_NO_NODE);
 
 constexpr std::array kEvents{
     Tracepoint<"mm_page_alloc", page_count_alloc, Required<"pfn", &page_alloc_event::pfn>,

@@ -26,9 +26,6 @@ enum {
   PAGE_CROSS_WAYS = 8, /* places of a set: a cache line */
 };
 
-/* The node of a CPU whose node is not known. */
-#define PAGE_CROSS_NO_NODE UINT32_MAX
-
 /* Of the sample, not scaled. */
 struct page_cross_counts {
   uint64_t same_cpu;   /* freed where they had been allocated */
@@ -98,7 +95,7 @@ KMEM_INLINE uint32_t page_cross_take(struct page_cross_set* set, uint64_t hash, 
 /* Counts a free of a page that was allocated by another CPU, of node `from`. */
 KMEM_INLINE void page_cross_count(struct page_cross_counts* counts, uint64_t from, uint64_t to) {
   counts->cross_cpu++;
-  if (from != to && from != PAGE_CROSS_NO_NODE && to != PAGE_CROSS_NO_NODE) counts->cross_node++;
+  if (kmem_nodes_differ(from, to)) counts->cross_node++;
 }
 
 /* ---- Where one thread tallies for all CPUs. It reads their buffers one after another, so events

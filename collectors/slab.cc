@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "collectors/merge.h"
+#include "collectors/slab_live_queue.h"
 #include "collectors/slab_tables.h"
 
 namespace kmem {
@@ -93,6 +94,15 @@ SlabCollector::SlabCollector(const SlabOptions& options)
 
 std::span<const EventSpec> SlabCollector::events() const { return kEvents; }
 
+std::vector<WordRange> SlabCollector::counters() const {
+  return {{offsetof(slab_tally, counts) / sizeof(std::uint64_t),
+           sizeof(slab_counts) / sizeof(std::uint64_t)}};
+}
+
+void SlabCollector::Init(std::byte* tally, const KernelFacts& facts, std::uint32_t cpu) const {
+  reinterpret_cast<slab_tally*>(tally)->node = facts.NodeOf(cpu);
+}
+
 std::size_t SlabCollector::common_bytes() const {
   const bool wanted = options_.callsites.enabled || options_.caches.enabled || live_.enabled();
   return wanted ? sizeof(slab_common) + live_.table_bytes() : 0;
@@ -106,10 +116,15 @@ void SlabCollector::InitCommon(std::byte* common) const {
   if (live_.enabled()) slab.live = live_.InitTable(common + sizeof slab);
 }
 
-void SlabCollector::SettleCommon(std::byte* common, Tallies& /*tallies*/, std::uint64_t settled_ns,
+void SlabCollector::SettleCommon(std::byte* common, Tallies& tallies, std::uint64_t settled_ns,
                                  std::uint64_t now_ns) const {
   slab_live* const live = reinterpret_cast<slab_common*>(common)->live;
-  if (live != nullptr) live_.Settle(*live, settled_ns, now_ns);
+  if (live != nullptr) live_.Settle(*live, tallies, settled_ns, now_ns);
+}
+
+void SlabCollector::Forget(std::byte* common) const {
+  slab_live* const live = reinterpret_cast<slab_common*>(common)->live;
+  if (live != nullptr) ForgetSlabLive(*live);
 }
 
 std::size_t SlabCollector::read_bytes() const {
@@ -121,7 +136,7 @@ void SlabCollector::ReadCommon(const std::byte* common, std::vector<std::byte>& 
   const auto& slab = *reinterpret_cast<const slab_common*>(common);
   AppendSites(slab.sites, 0, out);
   AppendCaches(slab.caches, slab.cache_names, 0, out);
-  if (slab.live != nullptr) AppendLive(*slab.live, out);
+  if (slab.live != nullptr) live_.Read(*slab.live, out);
 }
 
 void SlabCollector::VisitCounters(std::span<std::byte> common,
@@ -138,10 +153,10 @@ std::vector<std::uint64_t> SlabCollector::Addresses(std::span<const std::byte> c
 }
 
 void SlabCollector::Export(const Tallies& tallies, const KernelFacts& facts, Families& out) const {
-  Snapshot snapshot{.sum = MergeCpus<slab_tally>(tallies),
+  Snapshot snapshot{.sum = MergeCpus(tallies, &slab_tally::counts),
                     .tables = ParseSlabTables(tallies.common),
                     .taken_at_ns = tallies.taken_at_ns};
-  slab_tally& sum = snapshot.sum;
+  slab_counts& sum = snapshot.sum;
   AddWords(sum.kmalloc, sum.kmalloc_node);
   AddWords(sum.kmem_cache_alloc, sum.kmem_cache_alloc_node);
   const std::array<AllocatorCounts, 2> allocators{{
@@ -200,6 +215,8 @@ void SlabCollector::Export(const Tallies& tallies, const KernelFacts& facts, Fam
   if (common_bytes() == 0) return;
   if (live_.enabled()) {
     live_.Export(snapshot.tables, {snapshot.taken_at_ns, tallies.whole}, facts, out);
+    AddWords(sum.kfree_of_live, sum.kmem_cache_free_of_live);
+    live_.ExportFrees(sum.kfree_of_live, facts, out);
   }
   if (wants_symbols()) {
     FamilyBuilder(out, FamilyBuilder::Type::Gauge, "kmem_exporter_symbols_available",
@@ -336,7 +353,7 @@ void SlabCollector::ExportCaches(const Snapshot& snapshot, const KernelFacts& fa
   }
 }
 
-void SlabCollector::ExportClasses(const slab_tally& sum, Families& out) const {
+void SlabCollector::ExportClasses(const slab_counts& sum, Families& out) const {
   const auto counter = [&](std::string_view name, std::string_view help, const auto& counts) {
     FamilyBuilder family(out, FamilyBuilder::Type::Counter, name, help);
     for (std::size_t i = 0; i < SLAB_SIZE_BUCKETS; ++i) {

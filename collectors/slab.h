@@ -32,10 +32,13 @@ class SlabCollector : public TraceCollector {
   [[nodiscard]] std::string_view name() const override { return "slab"; }
   [[nodiscard]] std::span<const EventSpec> events() const override;
   [[nodiscard]] std::size_t tally_bytes() const override { return sizeof(slab_tally); }
+  [[nodiscard]] std::vector<WordRange> counters() const override;
+  void Init(std::byte* tally, const KernelFacts& facts, std::uint32_t cpu) const override;
   [[nodiscard]] std::size_t common_bytes() const override;
   void InitCommon(std::byte* common) const override;
   void SettleCommon(std::byte* common, Tallies& tallies, std::uint64_t settled_ns,
                     std::uint64_t now_ns) const override;
+  void Forget(std::byte* common) const override;
   [[nodiscard]] std::size_t read_bytes() const override;
   void ReadCommon(const std::byte* common, std::vector<std::byte>& out) const override;
   // What is alive is known by pairs of events that may lie far apart.
@@ -63,13 +66,13 @@ class SlabCollector : public TraceCollector {
   };
   void RefreshNames(Symbols& symbols) const;
   struct Snapshot {
-    slab_tally sum;  // of all CPUs and, of each allocator, its tracepoints
+    slab_counts sum;  // of all CPUs and, of each allocator, its tracepoints
     SlabTables tables;
     std::uint64_t taken_at_ns;
   };
   void ExportSites(const Snapshot& snapshot, const KernelFacts& facts, Families& out) const;
   void ExportCaches(const Snapshot& snapshot, const KernelFacts& facts, Families& out) const;
-  void ExportClasses(const slab_tally& sum, Families& out) const;
+  void ExportClasses(const slab_counts& sum, Families& out) const;
 
   SlabOptions options_;
   mutable std::mutex mutex_;  // of all below

@@ -7,6 +7,8 @@
 #include <string_view>
 #include <utility>
 
+#include "collectors/slab_live_queue.h"
+
 namespace kmem {
 namespace {
 
@@ -31,18 +33,23 @@ SlabLiveBook::SlabLiveBook(SlabLiveOptions options, std::size_t max_series)
 
 std::size_t SlabLiveBook::table_bytes() const {
   if (!options_.enabled) return 0;
-  return sizeof(slab_live) + std::bit_ceil(options_.max_objects) * sizeof(slab_live_object);
+  const std::size_t places = std::bit_ceil(options_.max_objects);
+  return sizeof(slab_live) + places * sizeof(slab_live_object) +
+         places / SLAB_LIVE_QUEUE_ONE_IN * sizeof(slab_live_event);
 }
 
 slab_live* SlabLiveBook::InitTable(std::byte* memory) const {
   auto* const live = reinterpret_cast<slab_live*>(memory);
   live->places = std::bit_ceil(options_.max_objects);
   live->most_hash = slab_live_most_hash(options_.sample_one_in);
+  live->room = live->places / SLAB_LIVE_QUEUE_ONE_IN;
   live->objects = reinterpret_cast<slab_live_object*>(memory + sizeof *live);
+  live->queue = reinterpret_cast<slab_live_event*>(live->objects + live->places);
   return live;
 }
 
-void SlabLiveBook::Settle(slab_live& live, std::uint64_t settled_ns, std::uint64_t now_ns) {
+void SlabLiveBook::Settle(slab_live& live, Tallies& tallies, std::uint64_t settled_ns,
+                          std::uint64_t now_ns) {
   if (any_to_exclude_.load(std::memory_order_relaxed)) {
     const std::unique_lock lock(mutex_, std::try_to_lock);
     if (lock.owns_lock()) {
@@ -51,6 +58,7 @@ void SlabLiveBook::Settle(slab_live& live, std::uint64_t settled_ns, std::uint64
       any_to_exclude_ = false;
     }
   }
+  SettleSlabLive(live, tallies, settled_ns);
   slab_live_tend(&live, settled_ns, now_ns);
 }
 
@@ -60,13 +68,26 @@ void SlabLiveBook::Exclude(std::uint64_t call_site) {
   any_to_exclude_ = true;
 }
 
+void SlabLiveBook::Read(const slab_live& live, std::vector<std::byte>& out) const {
+  AppendLive(live, options_.tell_lasting, out);
+}
+
 void SlabLiveBook::Sum::Add(const SlabLiveSite& site) {
   objects += site.objects;
+  lasting_objects += site.lasting_objects;
+  lasting_bytes += site.lasting_bytes;
   std::uint64_t older = 0;
   for (std::size_t age = bytes.size(); age-- > 0;) {
     older += site.bytes.at(age);
     bytes.at(age) += older;
   }
+}
+
+void SlabLiveBook::Sum::Add(const Sum& sum) {
+  objects += sum.objects;
+  lasting_objects += sum.lasting_objects;
+  lasting_bytes += sum.lasting_bytes;
+  for (std::size_t age = 0; age < bytes.size(); ++age) bytes.at(age) += sum.bytes.at(age);
 }
 
 void SlabLiveBook::ForgetNames() {
@@ -135,12 +156,7 @@ void SlabLiveBook::Export(const SlabTables& tables, const State& state, const Ke
     auto at = sums.extract(row.name);
     shown[row.name] = at.empty() ? Sum{} : at.mapped();
   }
-  for (const auto& [name, sum] : sums) {
-    other.objects += sum.objects;
-    for (std::size_t age = 0; age < sum.bytes.size(); ++age) {
-      other.bytes.at(age) += sum.bytes.at(age);
-    }
-  }
+  for (const auto& [name, sum] : sums) other.Add(sum);
   ExportGauges(shown, other, out);
   ExportLeftOut(left_out, out);
 
@@ -163,39 +179,62 @@ void SlabLiveBook::Export(const SlabTables& tables, const State& state, const Ke
       .Add({}, complete ? 1 : 0);
 }
 
+void SlabLiveBook::ExportFrees(const slab_live_frees& sum, const KernelFacts& facts,
+                               Families& out) const {
+  const auto counter = [&](std::string_view name, std::string_view help, std::uint64_t sampled) {
+    FamilyBuilder(out, FamilyBuilder::Type::Counter, name, help)
+        .Add({}, static_cast<double>(sampled * options_.sample_one_in));
+  };
+  counter("kmem_slab_same_cpu_frees_total",
+          "Slab objects freed on the CPU that allocated them. Of the objects that are followed "
+          "(one in collectors.slab.live.sample_one_in), times that.",
+          sum.same_cpu);
+  counter("kmem_slab_cross_cpu_frees_total",
+          "Slab objects freed on another CPU than allocated them. Of the same objects. Frees whose "
+          "allocation is not known for certain are in neither.",
+          sum.cross_cpu);
+  if (facts.HasSeveralNodes()) {
+    counter("kmem_slab_cross_node_frees_total",
+            "Those freed by a CPU of another NUMA node than that of the CPU that allocated them. "
+            "Only where CPUs belong to several nodes.",
+            sum.cross_node);
+  }
+}
+
 void SlabLiveBook::ExportGauges(const std::map<Ledger::Name, Sum>& shown, const Sum& other,
                                 Families& out) const {
-  const auto gauge = [&](std::string_view name, std::string_view help) {
-    return FamilyBuilder(out, FamilyBuilder::Type::Gauge, name, help);
-  };
   const auto value = [&](std::uint64_t sampled) {
     return static_cast<double>(sampled) * options_.sample_one_in;
   };
-  {
-    FamilyBuilder bytes =
-        gauge("kmem_slab_callsite_live_bytes",
-              "Bytes of the slab objects that the function has allocated since the start and of "
-              "which no free was seen. Objects that are freed without an event (kfree_rcu, bulk "
-              "frees) stay until their pointer is allocated again.");
-    for (const auto& [name, sum] : shown) {
-      bytes.Add({{"call_site", name.first}, {"module", name.second}}, value(sum.bytes[0]));
+  const auto gauge = [&](std::string_view name, std::string_view help, auto value_of) {
+    FamilyBuilder family(out, FamilyBuilder::Type::Gauge, name, help);
+    for (const auto& [site, sum] : shown) {
+      family.Add({{"call_site", site.first}, {"module", site.second}}, value(value_of(sum)));
     }
-    bytes.Add({{"call_site", kOther}, {"module", ""}}, value(other.bytes[0]));
+    family.Add({{"call_site", kOther}, {"module", ""}}, value(value_of(other)));
+  };
+  gauge("kmem_slab_callsite_live_bytes",
+        "Bytes of the slab objects that the function has allocated since the start and of which no "
+        "free was seen. Objects that are freed without an event (kfree_rcu, bulk frees) stay until "
+        "their pointer is allocated again.",
+        [](const Sum& sum) { return sum.bytes[0]; });
+  gauge("kmem_slab_callsite_live_objects",
+        "Slab objects that the function has allocated since the start and of which no free was "
+        "seen.",
+        [](const Sum& sum) { return sum.objects; });
+  if (options_.tell_lasting) {
+    gauge("kmem_slab_callsite_live_lasting_bytes",
+          "Of the live bytes those that were allocated in the first half of the time since the "
+          "start.",
+          [](const Sum& sum) { return sum.lasting_bytes; });
+    gauge("kmem_slab_callsite_live_lasting_objects",
+          "Of the live objects those that were allocated in the first half of the time since the "
+          "start.",
+          [](const Sum& sum) { return sum.lasting_objects; });
   }
-  {
-    FamilyBuilder objects =
-        gauge("kmem_slab_callsite_live_objects",
-              "Slab objects that the function has allocated since the start and of which no free "
-              "was seen.");
-    for (const auto& [name, sum] : shown) {
-      objects.Add({{"call_site", name.first}, {"module", name.second}}, value(sum.objects));
-    }
-    objects.Add({{"call_site", kOther}, {"module", ""}}, value(other.objects));
-  }
-  FamilyBuilder aged =
-      gauge("kmem_slab_callsite_live_aged_bytes",
-            "The live bytes that were allocated at least so many seconds ago; they may be found "
-            "out ten seconds late.");
+  FamilyBuilder aged(out, FamilyBuilder::Type::Gauge, "kmem_slab_callsite_live_aged_bytes",
+                     "The live bytes that were allocated at least so many seconds ago; they may be "
+                     "found out ten seconds late.");
   for (std::size_t age = 0; age < kAges.size(); ++age) {
     const std::string_view seconds = kAges.at(age);
     for (const auto& [name, sum] : shown) {

@@ -24,6 +24,9 @@ struct SlabLiveOptions {
   std::uint32_t sample_one_in = 1;              // at most 1024
   std::uint32_t max_objects = 262144;           // places of the table, rounded up to a power of two
   std::vector<std::string> exclude_call_sites;  // functions
+  // For a report, and not to be configured: tells also which objects were allocated in the first
+  // half of the time since the start. Looks through the whole table at each reading.
+  bool tell_lasting = false;
   bool operator==(const SlabLiveOptions&) const = default;
 };
 
@@ -35,8 +38,10 @@ class SlabLiveBook {
   // The memory of a table, 0 if there is none; it is made in zeros.
   [[nodiscard]] std::size_t table_bytes() const;
   [[nodiscard]] slab_live* InitTable(std::byte* memory) const;
+  // Appends what Export() needs of it, as SlabTables has it.
+  void Read(const slab_live& live, std::vector<std::byte>& out) const;
   // For the thread that owns the table: what is due (TraceCollector::SettleCommon).
-  void Settle(slab_live& live, std::uint64_t settled_ns, std::uint64_t now_ns);
+  void Settle(slab_live& live, Tallies& tallies, std::uint64_t settled_ns, std::uint64_t now_ns);
 
   struct State {
     std::uint64_t taken_at_ns;
@@ -45,6 +50,8 @@ class SlabLiveBook {
   // Appends the families. Scrapes take turns.
   void Export(const SlabTables& tables, const State& state, const KernelFacts& facts,
               Families& out);
+  // Appends those of frees by where the object was allocated.
+  void ExportFrees(const slab_live_frees& sum, const KernelFacts& facts, Families& out) const;
   [[nodiscard]] std::size_t folded() const { return ledger_.folded(); }
   // Forgets which call site is in which function.
   void ForgetNames();
@@ -53,7 +60,10 @@ class SlabLiveBook {
   struct Sum {
     std::uint64_t objects = 0;
     std::array<std::uint64_t, SLAB_LIVE_AGES> bytes{};  // at least this old
+    std::uint64_t lasting_objects = 0;
+    std::uint64_t lasting_bytes = 0;
     void Add(const SlabLiveSite& site);
+    void Add(const Sum& sum);
   };
   // Names, and how many call sites of each are left out for which reason.
   using LeftOut = std::map<std::pair<Ledger::Name, std::uint64_t>, std::uint64_t>;

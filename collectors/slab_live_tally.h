@@ -3,10 +3,14 @@
  * call sites hold, in the plain C of tally.h. One thread owns it.
  *
  * That thread reads the CPUs one after another, so a free may come before the allocation that it
- * belongs to, and the events of a pointer in any order. So a place holds what the latest event of
- * its pointer, by time, said: what came earlier can't change what is alive, and a place whose
- * object was freed stays until every earlier event has been handled. It then is another pointer's
- * to take.
+ * belongs to, and the events of a pointer in any order. So they wait in a queue until those of all
+ * CPUs are there, and are then applied in the order of their times (slab_live_queue.h). Of a free
+ * it is then known for certain which allocation it belongs to, and on which CPU that was.
+ *
+ * What finds no room in the queue is applied at once. What is alive is right all the same: a place
+ * holds what the latest event of its pointer, by time, said; what came earlier can't change that,
+ * and a place whose object was freed stays until every earlier event has been handled. It then is
+ * another pointer's to take. Such a free belongs to nothing for certain.
  *
  * An allocation of a pointer that was alive means that a free was not seen. Which it was shows once
  * all earlier events have been handled: where none was missed, there were as many allocations as
@@ -26,6 +30,8 @@ enum {
    */
   SLAB_LIVE_SILENT_REUSES = 64,
   SLAB_LIVE_SILENT_ONE_IN = 4,
+  SLAB_LIVE_QUEUE_ONE_IN = 4, /* room in the queue: one event in so many places of the table */
+  SLAB_LIVE_RUNS = 4096,      /* parts of the queue whose times ascend: some two for each CPU */
 };
 
 /* The whole table is looked through once in so long. */
@@ -54,7 +60,36 @@ struct slab_live_object {
   uint16_t site;         /* its number, from 1; 0: not alive */
   uint16_t balance_site; /* of the object that was last replaced */
   uint8_t age;
-  uint8_t unused[3];
+  uint8_t era;  /* when it was allocated */
+  uint16_t cpu; /* that it was allocated on */
+};
+
+/* An allocation, or a free by one of these functions. */
+enum { SLAB_LIVE_ALLOC, SLAB_LIVE_KFREE, SLAB_LIVE_KMEM_CACHE_FREE };
+
+struct slab_live_event {
+  uint64_t time_ns;
+  uint64_t ptr;
+  uint64_t call_site; /* of an allocation, as the bytes */
+  uint32_t bytes;     /* at most UINT32_MAX */
+  uint16_t cpu;
+  uint16_t kind;
+};
+
+/* Events of the queue from the one to before the other, and the time and the CPU of the first. */
+struct slab_live_run {
+  uint64_t time_ns;
+  uint32_t begin;
+  uint32_t end;
+  uint32_t cpu;
+  uint32_t unused;
+};
+
+/* Frees whose allocation is known. Of the sample, not scaled. */
+struct slab_live_frees {
+  uint64_t same_cpu;   /* on the CPU that allocated the object */
+  uint64_t cross_cpu;  /* elsewhere */
+  uint64_t cross_node; /* those of them where the other CPU is of another node */
 };
 
 struct slab_live_site {
@@ -76,9 +111,15 @@ struct slab_live {
   uint64_t hand_ns;      /* ... and when */
   uint64_t hand_left_ns; /* time that was too short for a step */
   uint64_t dropped[SLAB_LIVE_REASONS];
+  uint64_t era;        /* objects of another one are not paired with their frees */
+  uint64_t started_ns; /* the time of the first event; 0: there was none */
+  uint64_t room;       /* of the queue */
+  uint64_t queued;
   /* The last one stands for those that find no place. */
   struct slab_live_site sites[SLAB_LIVE_SITES + 1];
+  struct slab_live_run runs[SLAB_LIVE_RUNS];
   struct slab_live_object* objects;
+  struct slab_live_event* queue;
 };
 
 KMEM_INLINE uint32_t slab_live_age(uint64_t age_ns) {
@@ -164,19 +205,16 @@ KMEM_INLINE uint32_t slab_live_site_of(struct slab_live* live, uint64_t call_sit
   return place + 1;
 }
 
-/* An allocation that did not fail. */
-KMEM_INLINE void slab_live_alloc(struct slab_live* live, uint64_t ptr, uint64_t call_site,
-                                 uint64_t bytes, uint64_t time_ns) {
-  const uint32_t hash = kmem_hash(ptr);
-  if (hash > live->most_hash) return;
-  const uint32_t number = slab_live_site_of(live, call_site);
+/* Applies an allocation that did not fail. */
+KMEM_INLINE void slab_live_alloc(struct slab_live* live, const struct slab_live_event* event) {
+  const uint32_t number = slab_live_site_of(live, event->call_site);
   struct slab_live_site* const site = &live->sites[number - 1];
-  struct slab_live_object* const object = slab_live_touch(live, ptr, hash);
+  struct slab_live_object* const object = slab_live_touch(live, event->ptr, kmem_hash(event->ptr));
   if (!object) {
     if (site->left_out == SLAB_LIVE_SHOWN) live->dropped[SLAB_LIVE_TABLE_FULL]++;
     return;
   }
-  if (time_ns < object->time_ns) { /* it has been freed, or allocated again, since */
+  if (event->time_ns < object->time_ns) { /* it has been freed, or allocated again, since */
     object->balance++;
     object->balance_site = (uint16_t)number;
     return;
@@ -186,29 +224,29 @@ KMEM_INLINE void slab_live_alloc(struct slab_live* live, uint64_t ptr, uint64_t 
     object->balance_site = object->site;
     slab_live_end(live, object);
   }
-  object->time_ns = time_ns;
+  object->time_ns = event->time_ns;
   if (site->left_out != SLAB_LIVE_SHOWN) {
     if (site->left_out == SLAB_LIVE_SILENT) live->dropped[SLAB_LIVE_FREE_UNSEEN]++;
     return;
   }
   object->site = (uint16_t)number;
-  object->bytes = bytes < UINT32_MAX ? (uint32_t)bytes : UINT32_MAX;
+  object->bytes = event->bytes;
   object->age = 0;
+  object->era = (uint8_t)live->era;
+  object->cpu = event->cpu;
   site->objects++;
   site->bytes[0] += object->bytes;
 }
 
-/* A free of something. */
-KMEM_INLINE void slab_live_free(struct slab_live* live, uint64_t ptr, uint64_t time_ns) {
-  const uint32_t hash = kmem_hash(ptr);
-  if (hash > live->most_hash) return;
-  struct slab_live_object* const object = slab_live_touch(live, ptr, hash);
+/* Applies a free of something, in any order. */
+KMEM_INLINE void slab_live_free(struct slab_live* live, const struct slab_live_event* event) {
+  struct slab_live_object* const object = slab_live_touch(live, event->ptr, kmem_hash(event->ptr));
   if (!object) { /* its allocation may be yet to come */
     live->dropped[SLAB_LIVE_TABLE_FULL]++;
     return;
   }
-  if (time_ns >= object->time_ns) {
-    object->time_ns = time_ns;
+  if (event->time_ns >= object->time_ns) {
+    object->time_ns = event->time_ns;
     if (object->site != 0) {
       live->sites[object->site - 1].freed++;
       slab_live_end(live, object);
@@ -216,6 +254,53 @@ KMEM_INLINE void slab_live_free(struct slab_live* live, uint64_t ptr, uint64_t t
     }
   }
   object->balance--;
+}
+
+/* Applies a free, every event before which has been applied. The number + 1 of the CPU that
+ * allocated the object; 0: not known. */
+KMEM_INLINE uint32_t slab_live_free_in_order(struct slab_live* live,
+                                             const struct slab_live_event* event) {
+  const uint32_t home = kmem_hash(event->ptr);
+  struct slab_live_object* object = 0;
+  for (uint32_t i = 0; i < SLAB_LIVE_PROBES && !object; ++i) {
+    struct slab_live_object* const at = &live->objects[(home + i) & (live->places - 1)];
+    if (at->ptr == 0) return 0; /* of what was never seen: nothing that comes can belong to it */
+    if (at->ptr == event->ptr) object = at;
+  }
+  if (!object) return 0;
+  if (object->balance != 0 && object->time_ns < live->settled_ns) slab_live_settle(live, object);
+  if (object->site == 0 || event->time_ns < object->time_ns) {
+    object->balance--;
+    if (event->time_ns > object->time_ns) object->time_ns = event->time_ns;
+    return 0;
+  }
+  object->time_ns = event->time_ns;
+  live->sites[object->site - 1].freed++;
+  slab_live_end(live, object);
+  return object->era == (uint8_t)live->era ? object->cpu + 1u : 0;
+}
+
+/* An event has happened; those of one CPU come in the order of their times. */
+KMEM_INLINE void slab_live_note(struct slab_live* live, const struct slab_live_event* event) {
+  if (kmem_hash(event->ptr) > live->most_hash) return;
+  if (live->queued < live->room) {
+    live->queue[live->queued++] = *event;
+  } else if (event->kind == SLAB_LIVE_ALLOC) {
+    slab_live_alloc(live, event);
+  } else {
+    slab_live_free(live, event);
+  }
+}
+
+/* Counts a free of what was allocated by CPU `from`, of the first node. */
+KMEM_INLINE void slab_live_count_free(struct slab_live_frees* frees, uint32_t from, uint32_t to,
+                                      uint64_t from_node, uint64_t to_node) {
+  if (from == to) {
+    frees->same_cpu++;
+    return;
+  }
+  frees->cross_cpu++;
+  if (kmem_nodes_differ(from_node, to_node)) frees->cross_node++;
 }
 
 /* Frees a place. Whoever looks for a pointer ends at a free place, so what follows moves up if it

@@ -1,6 +1,7 @@
 #include "collectors/slab_tables.h"
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstring>
 #include <optional>
@@ -61,6 +62,23 @@ std::optional<kmem_slot> ReadSlot(const kmem_slot& from, CopyMore copy_more) {
   return std::nullopt;
 }
 
+struct LastingOf {
+  std::uint64_t objects;
+  std::uint64_t bytes;
+};
+
+// Those that were allocated in the first half of the time until the table was looked after last.
+void FindLasting(const slab_live& live, std::span<LastingOf> of) {
+  const std::uint64_t end_ns = std::max(live.hand_ns, live.started_ns);
+  const std::uint64_t half_ns = live.started_ns + (end_ns - live.started_ns) / 2;
+  for (const slab_live_object& object : std::span(live.objects, live.places)) {
+    if (object.site == 0 || object.time_ns > half_ns) continue;
+    LastingOf& lasting = of[object.site - 1U];
+    lasting.objects++;
+    lasting.bytes += object.bytes;
+  }
+}
+
 }  // namespace
 
 void AppendSites(std::span<const kmem_slot> slots, std::uint32_t first_place,
@@ -90,7 +108,9 @@ void AppendCaches(std::span<const kmem_slot> slots, SlabCacheNames names, std::u
   }
 }
 
-void AppendLive(const slab_live& live, std::vector<std::byte>& out) {
+void AppendLive(const slab_live& live, bool lasting, std::vector<std::byte>& out) {
+  std::array<LastingOf, SLAB_LIVE_SITES + 1> lasting_of{};
+  if (lasting) FindLasting(live, lasting_of);
   SlabLiveTotals totals{};
   std::ranges::copy(live.dropped, totals.dropped.begin());
   Append(Kind::kLiveTotals, out);
@@ -103,7 +123,9 @@ void AppendLive(const slab_live& live, std::vector<std::byte>& out) {
                       .call_site = from.call_site,
                       .objects = from.objects,
                       .bytes = {},
-                      .left_out = from.left_out};
+                      .left_out = from.left_out,
+                      .lasting_objects = lasting_of.at(place).objects,
+                      .lasting_bytes = lasting_of.at(place).bytes};
     std::ranges::copy(from.bytes, site.bytes.begin());
     Append(Kind::kLiveSite, out);
     Append(site, out);

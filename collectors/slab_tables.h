@@ -38,12 +38,15 @@ struct SlabLiveSite {
   std::uint64_t objects;
   std::array<std::uint64_t, SLAB_LIVE_AGES> bytes;  // by age
   std::uint64_t left_out;                           // SLAB_LIVE_SHOWN, or why not
+  // Allocated in the first half of the time since the start, where that is asked for.
+  std::uint64_t lasting_objects = 0;
+  std::uint64_t lasting_bytes = 0;
 };
 struct SlabLiveTotals {
   std::array<std::uint64_t, SLAB_LIVE_REASONS> dropped;
 };
-// Append them. For the thread that owns `live`.
-void AppendLive(const slab_live& live, std::vector<std::byte>& out);
+// Append them. For the thread that owns `live`; with `lasting` it looks through the whole table.
+void AppendLive(const slab_live& live, bool lasting, std::vector<std::byte>& out);
 void AppendLive(const SlabLiveTotals& totals, std::span<const SlabLiveSite> sites,
                 std::vector<std::byte>& out);
 // The most that one of them appends for so many sites, in bytes; and the other two.

@@ -57,7 +57,7 @@ struct slab_class_counts {
   uint64_t requested_bytes[SLAB_SIZE_BUCKETS];
 };
 
-struct slab_tally {
+struct slab_counts {
   struct slab_kmalloc_counts kmalloc;
   struct slab_kmalloc_counts kmalloc_node;
   struct slab_class_counts kmalloc_classes;
@@ -66,6 +66,13 @@ struct slab_tally {
   struct slab_alloc_counts kmem_cache_alloc_node;
   uint64_t kfree;
   uint64_t kmem_cache_free;
+  struct slab_live_frees kfree_of_live;
+  struct slab_live_frees kmem_cache_free_of_live;
+};
+
+struct slab_tally {
+  struct slab_counts counts;
+  uint64_t node; /* constant: the CPU's */
 };
 
 /* What the slots' values count: of a call site ... */
@@ -210,12 +217,26 @@ KMEM_INLINE struct slab_common* slab_common_of(const struct kmem_context* contex
 KMEM_INLINE void slab_follow_alloc(struct slab_common* common, const struct slab_alloc_event* event,
                                    const struct kmem_context* context) {
   if (!common->live || event->ptr == 0) return;
-  slab_live_alloc(common->live, event->ptr, event->call_site, event->bytes_alloc, context->time_ns);
+  const struct slab_live_event live = {
+      .time_ns = context->time_ns,
+      .ptr = event->ptr,
+      .call_site = event->call_site,
+      .bytes = event->bytes_alloc < UINT32_MAX ? (uint32_t)event->bytes_alloc : UINT32_MAX,
+      .cpu = (uint16_t)context->cpu,
+      .kind = SLAB_LIVE_ALLOC};
+  slab_live_note(common->live, &live);
 }
 
 KMEM_INLINE void slab_follow_free(struct slab_common* common, const struct slab_free_event* event,
-                                  const struct kmem_context* context) {
-  if (common->live) slab_live_free(common->live, event->ptr, context->time_ns);
+                                  const struct kmem_context* context, uint16_t kind) {
+  if (!common->live) return;
+  const struct slab_live_event live = {.time_ns = context->time_ns,
+                                       .ptr = event->ptr,
+                                       .call_site = 0,
+                                       .bytes = 0,
+                                       .cpu = (uint16_t)context->cpu,
+                                       .kind = kind};
+  slab_live_note(common->live, &live);
 }
 
 KMEM_INLINE enum kmem_verdict slab_count_kmalloc_event(struct slab_kmalloc_counts* counts,
@@ -254,35 +275,36 @@ KMEM_INLINE enum kmem_verdict slab_count_cache_alloc_event(struct slab_alloc_cou
 KMEM_INLINE enum kmem_verdict slab_count_kmalloc(struct slab_tally* tally,
                                                  const struct slab_alloc_event* event,
                                                  const struct kmem_context* context) {
-  return slab_count_kmalloc_event(&tally->kmalloc, &tally->kmalloc_classes, event, context);
+  return slab_count_kmalloc_event(&tally->counts.kmalloc, &tally->counts.kmalloc_classes, event,
+                                  context);
 }
 
 KMEM_INLINE enum kmem_verdict slab_count_kmalloc_node(struct slab_tally* tally,
                                                       const struct slab_alloc_event* event,
                                                       const struct kmem_context* context) {
-  return slab_count_kmalloc_event(&tally->kmalloc_node, &tally->kmalloc_node_classes, event,
-                                  context);
+  return slab_count_kmalloc_event(&tally->counts.kmalloc_node, &tally->counts.kmalloc_node_classes,
+                                  event, context);
 }
 
 KMEM_INLINE enum kmem_verdict slab_count_kmem_cache_alloc(struct slab_tally* tally,
                                                           const struct slab_alloc_event* event,
                                                           const struct kmem_context* context) {
-  return slab_count_cache_alloc_event(&tally->kmem_cache_alloc, event, context);
+  return slab_count_cache_alloc_event(&tally->counts.kmem_cache_alloc, event, context);
 }
 
 KMEM_INLINE enum kmem_verdict slab_count_kmem_cache_alloc_node(struct slab_tally* tally,
                                                                const struct slab_alloc_event* event,
                                                                const struct kmem_context* context) {
-  return slab_count_cache_alloc_event(&tally->kmem_cache_alloc_node, event, context);
+  return slab_count_cache_alloc_event(&tally->counts.kmem_cache_alloc_node, event, context);
 }
 
 KMEM_INLINE enum kmem_verdict slab_count_kfree(struct slab_tally* tally,
                                                const struct slab_free_event* event,
                                                const struct kmem_context* context) {
   if (event->ptr <= SLAB_ZERO_SIZE_PTR) return KMEM_COUNTED;
-  tally->kfree++;
+  tally->counts.kfree++;
   struct slab_common* const common = slab_common_of(context);
-  if (common) slab_follow_free(common, event, context);
+  if (common) slab_follow_free(common, event, context, SLAB_LIVE_KFREE);
   return KMEM_COUNTED;
 }
 
@@ -290,13 +312,13 @@ KMEM_INLINE enum kmem_verdict slab_count_kmem_cache_free(struct slab_tally* tall
                                                          const struct slab_free_event* event,
                                                          const struct kmem_context* context) {
   if (event->ptr <= SLAB_ZERO_SIZE_PTR) return KMEM_COUNTED;
-  tally->kmem_cache_free++;
+  tally->counts.kmem_cache_free++;
   struct slab_common* const common = slab_common_of(context);
   if (!common) return KMEM_COUNTED;
   if (common->caches_wanted && event->cache.text) {
     struct kmem_slot* const slot = slab_cache_of(common, &event->cache);
     if (slot) slot->values[SLAB_CACHE_FREES]++;
   }
-  slab_follow_free(common, event, context);
+  slab_follow_free(common, event, context, SLAB_LIVE_KMEM_CACHE_FREE);
   return KMEM_COUNTED;
 }

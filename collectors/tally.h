@@ -19,6 +19,9 @@ enum {
   KMEM_MIGRATETYPES = 8,
 };
 
+/* The node of a CPU whose node is not known. */
+#define KMEM_NO_NODE UINT32_MAX
+
 /* What a handler is told beside the event itself. */
 struct kmem_context {
   uint64_t time_ns; /* the event's own time, by the trace's clock */
@@ -101,6 +104,11 @@ KMEM_INLINE uint32_t kmem_below(uint32_t value, uint32_t size) {
   (void)size;
   return value;
 #endif
+}
+
+/* Whether two CPUs' nodes are known to be two. */
+KMEM_INLINE int kmem_nodes_differ(uint64_t a, uint64_t b) {
+  return a != b && a != KMEM_NO_NODE && b != KMEM_NO_NODE;
 }
 
 /* A text as a key of a table; two texts have the same one by chance once in 2^64. Never 0. */

@@ -145,7 +145,7 @@ constexpr auto kRows = std::to_array<ConfigRow>({
     {"collectors.slab.caches.max_series", [](Config& c) -> ConfigTarget { return &c.collectors.slab_options.caches.max_series; },
      {.min = 1, .max = 10000}, "Caches that have series of their own; the rest is in cache=\"other\""},
     {"collectors.slab.live.enabled", [](Config& c) -> ConfigTarget { return &c.collectors.slab_options.live.enabled; }, {},
-     "Pair slab allocations with their frees: what is alive, by function and age"},
+     "Pair slab allocations with their frees: what is alive, by function and age, and what is freed on another CPU"},
     {"collectors.slab.live.sample_one_in", [](Config& c) -> ConfigTarget { return &c.collectors.slab_options.live.sample_one_in; },
      {.min = 1, .max = 1024}, "Follow one object in so many, chosen by its pointer, and scale the gauges up"},
     {"collectors.slab.live.max_objects", [](Config& c) -> ConfigTarget { return &c.collectors.slab_options.live.max_objects; },

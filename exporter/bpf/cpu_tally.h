@@ -77,8 +77,9 @@ struct kmem_bpf_caches {
  * free's runs before the object is free, an allocation's before its caller has it. */
 struct kmem_bpf_live {
   uint64_t call_site;
-  uint64_t bytes;
   uint64_t time_ns;
+  uint32_t bytes; /* at most UINT32_MAX */
+  uint32_t cpu;   /* that it was allocated on */
 };
 
 /* The slab programs' tables of the objects that are followed, by call site: how many were

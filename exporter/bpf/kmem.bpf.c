@@ -150,7 +150,10 @@ static __always_inline void follow_alloc(struct kmem_bpf_mark* mark, struct kmem
   const uint64_t ptr = as_number(mark, event->ptr);
   if (kmem_hash(ptr) > kmem_live_most_hash) return;
   const struct kmem_bpf_live object = {
-      .call_site = event->call_site, .bytes = event->bytes_alloc, .time_ns = bpf_ktime_get_ns()};
+      .call_site = event->call_site,
+      .time_ns = bpf_ktime_get_ns(),
+      .bytes = event->bytes_alloc < UINT32_MAX ? (uint32_t)event->bytes_alloc : UINT32_MAX,
+      .cpu = bpf_get_smp_processor_id()};
   const int left_out =
       kmem_left_out_sites && bpf_map_lookup_elem(&kmem_left_out, &object.call_site);
   /* One look at the map where, as almost always, there is nothing. An int: before 6.4 the kernel
@@ -176,29 +179,40 @@ static __always_inline void follow_alloc(struct kmem_bpf_mark* mark, struct kmem
   }
 }
 
-static __always_inline void follow_free(struct kmem_bpf_mark* mark, uint64_t address) {
+static __always_inline void follow_free(struct kmem_bpf_cpu* cpu, struct kmem_bpf_mark* mark,
+                                        struct slab_live_frees* frees, uint64_t address) {
   if (!kmem_wanted_live || address <= SLAB_ZERO_SIZE_PTR) return;
   const uint64_t ptr = as_number(mark, address);
   if (kmem_hash(ptr) > kmem_live_most_hash) return;
+  const struct kmem_bpf_live* const object = bpf_map_lookup_elem(&kmem_live, &ptr);
+  if (!object) return;
+  const uint32_t from = object->cpu;
   const int error = (int)bpf_map_delete_elem(&kmem_live, &ptr);
   if (error == -EBUSY) mark->live_dropped[SLAB_LIVE_BUSY]++;
+  const uint32_t to = bpf_get_smp_processor_id();
+  const struct kmem_bpf_cpu* const allocator =
+      from == to ? cpu : bpf_map_lookup_elem(&kmem_cpus, &from);
+  if (allocator) slab_live_count_free(frees, from, to, allocator->slab.node, cpu->slab.node);
 }
 
 #define FOLLOW_ALLOC(tracepoint, event) \
   follow_alloc(&cpu->marks[KMEM_BPF_##tracepoint], cpu->tracepoint##_live, event)
+#define FOLLOW_FREE(tracepoint, event)                                                         \
+  follow_free(cpu, &cpu->marks[KMEM_BPF_##tracepoint], &cpu->slab.counts.tracepoint##_of_live, \
+              event.ptr)
 
-#define COUNT_KMALLOC(tracepoint)                                                      \
-  do {                                                                                 \
-    const struct slab_alloc_event event = slab_alloc(args);                            \
-    if (slab_count_##tracepoint(&cpu->slab, &event, NULL) != KMEM_COUNTED) {           \
-      return KMEM_IMPLAUSIBLE;                                                         \
-    }                                                                                  \
-    if (kmem_wanted_caches) slab_count_class(&cpu->slab.tracepoint##_classes, &event); \
-    if (kmem_wanted_sites) {                                                           \
-      slab_count_site(cpu->tracepoint##_sites, KMEM_BPF_SITE_SLOTS, &event);           \
-    }                                                                                  \
-    FOLLOW_ALLOC(tracepoint, &event);                                                  \
-    return KMEM_COUNTED;                                                               \
+#define COUNT_KMALLOC(tracepoint)                                                             \
+  do {                                                                                        \
+    const struct slab_alloc_event event = slab_alloc(args);                                   \
+    if (slab_count_##tracepoint(&cpu->slab, &event, NULL) != KMEM_COUNTED) {                  \
+      return KMEM_IMPLAUSIBLE;                                                                \
+    }                                                                                         \
+    if (kmem_wanted_caches) slab_count_class(&cpu->slab.counts.tracepoint##_classes, &event); \
+    if (kmem_wanted_sites) {                                                                  \
+      slab_count_site(cpu->tracepoint##_sites, KMEM_BPF_SITE_SLOTS, &event);                  \
+    }                                                                                         \
+    FOLLOW_ALLOC(tracepoint, &event);                                                         \
+    return KMEM_COUNTED;                                                                      \
   } while (0)
 
 #define COUNT_CACHE_ALLOC(tracepoint, event)                                \
@@ -313,14 +327,14 @@ PROGRAM(kmem_cache_alloc_nameless, "tp_btf/kmem_cache_alloc", KMEM_BPF_kmem_cach
 
 PROGRAM(kfree, "raw_tp/kfree", KMEM_BPF_kfree) { /* (call_site, ptr) */
   const struct slab_free_event event = {.ptr = args[1]};
-  follow_free(&cpu->marks[KMEM_BPF_kfree], event.ptr);
+  FOLLOW_FREE(kfree, event);
   return slab_count_kfree(&cpu->slab, &event, NULL);
 }
 
 /* (call_site, ptr), from 6.1 (..., cache) */
 PROGRAM(kmem_cache_free, "raw_tp/kmem_cache_free", KMEM_BPF_kmem_cache_free) {
   const struct slab_free_event event = {.ptr = args[1]};
-  follow_free(&cpu->marks[KMEM_BPF_kmem_cache_free], event.ptr);
+  FOLLOW_FREE(kmem_cache_free, event);
   slab_count_kmem_cache_free(&cpu->slab, &event, NULL);
   if (kmem_wanted_caches && event.ptr > SLAB_ZERO_SIZE_PTR) {
     struct kmem_slot* const slot = cache_slot(&cpu->caches_freed, args[2]);
@@ -331,7 +345,7 @@ PROGRAM(kmem_cache_free, "raw_tp/kmem_cache_free", KMEM_BPF_kmem_cache_free) {
 
 PROGRAM(kmem_cache_free_nameless, "raw_tp/kmem_cache_free", KMEM_BPF_kmem_cache_free) {
   const struct slab_free_event event = {.ptr = args[1]};
-  follow_free(&cpu->marks[KMEM_BPF_kmem_cache_free], event.ptr);
+  FOLLOW_FREE(kmem_cache_free, event);
   return slab_count_kmem_cache_free(&cpu->slab, &event, NULL);
 }
 

@@ -14,6 +14,11 @@ namespace {
 constexpr std::uint32_t kBatch = 4096;
 constexpr std::uint64_t kRest = 20;  // times as long as it took
 
+void Clear(SlabLiveSite& site) {
+  site.objects = site.lasting_objects = site.lasting_bytes = 0;
+  site.bytes = {};
+}
+
 }  // namespace
 
 LiveReader::LiveReader(int live_map, int left_out_map, SlabLiveOptions options,
@@ -22,6 +27,7 @@ LiveReader::LiveReader(int live_map, int left_out_map, SlabLiveOptions options,
       left_out_map_(left_out_map),
       options_(std::move(options)),
       symbols_(symbols),
+      started_ns_(MonotonicNs()),
       keys_(kBatch),
       objects_(kBatch) {}
 
@@ -29,10 +35,7 @@ void LiveReader::Read(std::uint64_t now_ns, const SlabLiveTotals& dropped,
                       const std::vector<std::span<const kmem_slot>>& tables) {
   dropped_ = dropped;
   if (now_ns < next_ns_) return;
-  for (SlabLiveSite& site : sites_) {
-    site.objects = 0;
-    site.bytes = {};
-  }
+  for (SlabLiveSite& site : sites_) Clear(site);
   ReadMap(now_ns);
   Judge(tables);
   const std::uint64_t end = MonotonicNs();
@@ -65,6 +68,9 @@ void LiveReader::Count(std::uint64_t call_site, const kmem_bpf_live& object, std
   if (site.left_out != SLAB_LIVE_SHOWN) return;
   site.objects++;
   site.bytes.at(slab_live_age(now_ns - std::min(now_ns, object.time_ns))) += object.bytes;
+  if (object.time_ns > started_ns_ + (now_ns - std::min(now_ns, started_ns_)) / 2) return;
+  site.lasting_objects++;
+  site.lasting_bytes += object.bytes;
 }
 
 SlabLiveSite& LiveReader::SiteOf(std::uint64_t call_site) {
@@ -110,8 +116,7 @@ void LiveReader::Judge(const std::vector<std::span<const kmem_slot>>& tables) {
 
 void LiveReader::LeaveOut(SlabLiveSite& site, std::uint64_t reason) {
   site.left_out = reason;
-  site.objects = 0;
-  site.bytes = {};
+  Clear(site);
   // What the programs follow in vain, if there is no place, is not shown all the same.
   const int error = bpf_map_update_elem(left_out_map_, &site.call_site, &reason, BPF_ANY);
   if (error == 0) ++left_out_;

@@ -43,6 +43,7 @@ class LiveReader {
   int left_out_map_;
   SlabLiveOptions options_;
   const Symbols* symbols_;
+  std::uint64_t started_ns_;  // nothing was followed before
   SlabLiveTotals dropped_{};
   std::vector<SlabLiveSite> sites_;                         // those seen ever
   std::unordered_map<std::uint64_t, std::size_t> by_site_;  // their indices

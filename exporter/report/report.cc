@@ -265,6 +265,7 @@ Report MakeReport(const Observation& observation) {
   }
   report.trust = ReadTrust(interval, observation.wanted_tracepoints, report.seconds);
   report.slab = ReadSlab(interval);
+  if (report.slab && report.slab->live) report.slab->live->one_in = observation.live_one_in;
   report.pages = ReadPages(interval);
   report.zone_lock = ReadZoneLock(interval);
   report.per_cpu_lists = ReadPerCpuLists(interval);

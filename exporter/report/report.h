@@ -5,6 +5,7 @@
 // What is not there was not counted: its collector is off, or this kernel lacks it. It is never 0.
 #pragma once
 
+#include <cstdint>
 #include <map>
 #include <optional>
 #include <string>
@@ -24,6 +25,7 @@ struct Observation {
   double end_seconds = 0;
   std::vector<std::string> wanted_tracepoints;
   std::optional<double> memory_bytes;  // of the machine
+  std::uint32_t live_one_in = 1;       // objects of which one was followed
 };
 
 // Whether the numbers can be believed. Only what is not 0 or whole is in the maps.
@@ -101,12 +103,16 @@ struct LiveSite {
   double objects = 0;
   double grown_bytes = 0;               // since the start; negative: it shrank
   std::map<double, double> aged_bytes;  // by seconds: bytes that are at least so old
+  // Allocated in the first half of the time that was watched: suspected to be a leak.
+  double lasting_objects = 0;
+  double lasting_bytes = 0;
 };
 
 struct Live {
-  std::vector<LiveSite> sites;  // the oldest and largest first
+  std::vector<LiveSite> sites;  // by lasting bytes, then by the age of all; `other` last
   bool complete = true;         // no allocation or free was lost
   Counts dropped;               // by reason
+  double one_in = 1;            // objects of which one was followed: the numbers are estimates
 };
 
 struct Slab {

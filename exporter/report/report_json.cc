@@ -87,15 +87,21 @@ Json CallSiteJson(const CallSite& row) {
 
 Json LiveJson(const Live& live) {
   return {{"complete", live.complete},
+          {"one_in", Number(live.one_in)},
           {"dropped", Object(live.dropped)},
           {"sites", Array(live.sites, [](const LiveSite& row) {
              Json aged = Json::object();
              for (const auto& [age, bytes] : row.aged_bytes) {
                aged[Number(age).dump()] = Number(bytes);
              }
-             return Json{{"call_site", row.site.call_site},        {"module", row.site.module},
-                         {"objects", Number(row.objects)},         {"bytes", Number(row.bytes)},
-                         {"grown_bytes", Number(row.grown_bytes)}, {"aged_bytes", std::move(aged)}};
+             return Json{{"call_site", row.site.call_site},
+                         {"module", row.site.module},
+                         {"lasting_objects", Number(row.lasting_objects)},
+                         {"lasting_bytes", Number(row.lasting_bytes)},
+                         {"objects", Number(row.objects)},
+                         {"bytes", Number(row.bytes)},
+                         {"grown_bytes", Number(row.grown_bytes)},
+                         {"aged_bytes", std::move(aged)}};
            })}};
 }
 

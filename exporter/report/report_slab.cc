@@ -116,10 +116,11 @@ std::optional<std::vector<Cache>> ReadCaches(const Interval& interval) {
   return caches;
 }
 
-// What a leak is suspected by: bytes of the greatest age first, then all.
+// What a leak is suspected by: what lasts first, then bytes of the greatest age, then all.
 std::vector<double> Suspicion(const LiveSite& row) {
   std::vector<double> bytes{row.bytes};
   for (const auto& [age, aged] : row.aged_bytes) bytes.push_back(aged);
+  bytes.push_back(row.lasting_bytes);
   std::ranges::reverse(bytes);
   return bytes;
 }
@@ -139,6 +140,12 @@ std::optional<Live> ReadLive(const Interval& interval) {
   }
   for (const Sample& sample : interval.Values("kmem_slab_callsite_live_objects")) {
     by_site[SiteOf(sample)].objects += sample.value;
+  }
+  for (const Sample& sample : interval.Values("kmem_slab_callsite_live_lasting_objects")) {
+    by_site[SiteOf(sample)].lasting_objects += sample.value;
+  }
+  for (const Sample& sample : interval.Values("kmem_slab_callsite_live_lasting_bytes")) {
+    by_site[SiteOf(sample)].lasting_bytes += sample.value;
   }
   for (const Sample& sample : interval.Values("kmem_slab_callsite_live_aged_bytes")) {
     const auto age = Number(sample.Label("min_age_seconds"));

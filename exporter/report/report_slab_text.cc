@@ -145,46 +145,61 @@ LiveSite SumOfLiveSites(std::span<const LiveSite> rows) {
   for (const LiveSite& row : rows) {
     sum.objects += row.objects;
     sum.bytes += row.bytes;
-    sum.grown_bytes += row.grown_bytes;
+    sum.lasting_objects += row.lasting_objects;
+    sum.lasting_bytes += row.lasting_bytes;
     for (const auto& [age, bytes] : row.aged_bytes) sum.aged_bytes[age] += bytes;
   }
   return sum;
 }
 
-std::string LeaksTable(const std::vector<LiveSite>& sites) {
-  std::set<double> ages;
+std::string SuspectsTable(const std::vector<LiveSite>& sites) {
+  std::set<double> ages;  // that anything has reached
   for (const LiveSite& row : sites) {
-    for (const auto& [age, bytes] : row.aged_bytes) ages.insert(age);
+    for (const auto& [age, bytes] : row.aged_bytes) {
+      if (bytes > 0) ages.insert(age);
+    }
   }
-  std::vector<std::string> headings{"<call site", "<module", "objects", "bytes", "grown"};
+  std::vector<std::string> headings{"<call site", "<module",   "objects",
+                                    "bytes",      "all alive", "their bytes"};
   for (const double age : ages) headings.push_back(fmt::format("older than {} s", age));
   const auto cells = [&](const LiveSite& row) {
-    std::vector<std::string> texts{NameText(row.site.call_site), NameText(row.site.module),
-                                   CountText(row.objects), BytesText(row.bytes),
-                                   BytesText(row.grown_bytes)};
+    std::vector<std::string> texts{NameText(row.site.call_site),   NameText(row.site.module),
+                                   CountText(row.lasting_objects), BytesText(row.lasting_bytes),
+                                   CountText(row.objects),         BytesText(row.bytes)};
     for (const double age : ages) {
       const auto at = row.aged_bytes.find(age);
       texts.push_back(BytesText(at == row.aged_bytes.end() ? 0 : at->second));
     }
     return texts;
   };
-  return Top(
-      Table(headings), sites, [](const LiveSite& row) { return !row.site.is_other(); }, cells,
-      SumOfLiveSites);
+  const auto is_suspect = [](const LiveSite& row) {
+    return row.lasting_objects > 0 && !row.site.is_other();
+  };
+  return Top(Table(headings), sites, is_suspect, cells, SumOfLiveSites);
 }
 
-std::string LeaksText(const Slab& slab) {
-  if (!slab.live) return Line("Suspected leaks: not looked for (needs collectors.slab.live).");
-  const Live& live = *slab.live;
-  std::string text = "\n" + Line(
-                                "Suspected leaks: allocated while watched and not freed; a leak if "
-                                "it grows and ages for ever");
-  if (!live.complete || !live.dropped.empty()) {
+std::string LeaksText(const Report& report) {
+  if (!report.slab->live) {
+    return Line("Suspected leaks: not looked for (needs collectors.slab.live).");
+  }
+  const Live& live = *report.slab->live;
+  const std::string half =
+      report.seconds ? fmt::format("first {:.1f} s", *report.seconds / 2) : "trace's first half";
+  std::string text =
+      "\n" + Line(fmt::format("Suspected leaks: allocated in the {} and alive at the end; a "
+                              "leak if it grows for ever",
+                              half));
+  if (!live.complete) {
     const std::string why = live.dropped.empty() ? "" : " (" + CountsText(live.dropped) + ")";
     text +=
         Line(fmt::format("! Allocations or frees were missed{}: these numbers are doubtful.", why));
   }
-  return text + (live.sites.empty() ? Line("None: all of it was freed.") : LeaksTable(live.sites));
+  if (live.one_in > 1) {
+    text += Line(fmt::format("Estimated by one object in {}.", CountText(live.one_in)));
+  }
+  const bool any =
+      std::ranges::any_of(live.sites, [](const LiveSite& row) { return row.lasting_objects > 0; });
+  return text + (any ? SuspectsTable(live.sites) : Line("None: all of it was freed."));
 }
 
 std::string AllocatorsText(const Report& report) {
@@ -221,7 +236,7 @@ std::string SlabText(const Report& report) {
       Heading(1, "SLAB: who asks for small objects, and what is wasted on them");
   if (!report.slab) return heading + NotCounted("Slab", "needs the collector slab");
   return heading + AllocatorsText(report) + CallSitesText(*report.slab) +
-         SizeClassesText(*report.slab) + CachesText(*report.slab) + LeaksText(*report.slab);
+         SizeClassesText(*report.slab) + CachesText(*report.slab) + LeaksText(report);
 }
 
 }  // namespace kmem

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <bit>
 #include <cerrno>
 #include <charconv>
 #include <chrono>
@@ -24,6 +25,8 @@ namespace kmem {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+
+constexpr std::uint32_t kMostSampled = 1024;  // objects of which one may be followed
 
 double NowSeconds() {
   return std::chrono::duration<double>(Clock::now().time_since_epoch()).count();
@@ -94,14 +97,6 @@ void RestoreSignals(const sigset_t& stop_signals) {
   pthread_sigmask(SIG_UNBLOCK, &stop_signals, nullptr);
 }
 
-// All names that matter: nobody has to store a report's series.
-CollectorsConfig WithAllNames(CollectorsConfig collectors) {
-  constexpr std::uint32_t kMostSeries = 10'000;
-  collectors.slab_options.callsites.max_series = kMostSeries;
-  collectors.slab_options.caches.max_series = kMostSeries;
-  return collectors;
-}
-
 // A person waits for some seconds, and wants exact numbers: no budget, and none of the allocations
 // by which the cost of an event is measured.
 Config Exact(Config config) {
@@ -113,7 +108,7 @@ Observation WatchKernel(const Config& as_given, std::chrono::seconds duration,
                         const sigset_t& stop_signals) {
   const Config config = Exact(as_given);
   const ProcFiles proc(config.paths.procfs);
-  const TraceCollectors trace_collectors = MakeTraceCollectors(WithAllNames(config.collectors));
+  const TraceCollectors trace_collectors = MakeTraceCollectors(config.collectors);
   const ProcCollectors proc_collectors = MakeProcCollectors(config.collectors);
   Tracing tracing([&] { return StartLiveEngine(config, trace_collectors, proc); });
   tracing.Start();
@@ -134,7 +129,7 @@ Observation WatchKernel(const Config& as_given, std::chrono::seconds duration,
 
 Observation ReadTrace(const std::string& path, const Config& config) {
   const ProcFiles proc(config.paths.procfs);
-  const TraceCollectors trace_collectors = MakeTraceCollectors(WithAllNames(config.collectors));
+  const TraceCollectors trace_collectors = MakeTraceCollectors(config.collectors);
   ProcCollectors proc_collectors;
   Observation observation;
   // A recorded trace is of another machine, or of another time.
@@ -162,9 +157,26 @@ void Print(const std::string& text) {
 
 }  // namespace
 
+CollectorsConfig CollectorsOfReport(CollectorsConfig collectors, std::uint32_t cpus) {
+  constexpr std::uint32_t kMostSeries = 10'000;
+  constexpr std::uint32_t kCpusFollowedWhole = 8;
+  SlabOptions& slab = collectors.slab_options;
+  slab.callsites.max_series = kMostSeries;
+  slab.caches.max_series = kMostSeries;
+  slab.live.enabled = true;
+  slab.live.tell_lasting = true;
+  const std::uint32_t one_in = std::bit_ceil(std::max(cpus, 1U)) / kCpusFollowedWhole;
+  slab.live.sample_one_in = std::clamp(one_in, slab.live.sample_one_in, kMostSampled);
+  return collectors;
+}
+
 void RunReport(const ReportOptions& options, Config config, const sigset_t& stop_signals) {
   Observation observation;
-  if (options.replay_file.empty()) {
+  const bool is_live = options.replay_file.empty();
+  const long online = sysconf(_SC_NPROCESSORS_ONLN);
+  config.collectors = CollectorsOfReport(
+      config.collectors, is_live ? static_cast<std::uint32_t>(std::max(online, 1L)) : 1);
+  if (is_live) {
     RemoveStaleReportInstances(config.paths.tracefs, config.tracefs.instance);
     config.tracefs.instance = ReportInstanceName(config.tracefs.instance);
     observation = WatchKernel(config, std::chrono::seconds(options.seconds), stop_signals);
@@ -173,6 +185,7 @@ void RunReport(const ReportOptions& options, Config config, const sigset_t& stop
     RestoreSignals(stop_signals);
     observation = ReadTrace(options.replay_file, config);
   }
+  observation.live_one_in = config.collectors.slab_options.live.sample_one_in;
   const Report report = MakeReport(observation);
   Print(options.json ? ReportJson(report) : ReportText(report));
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <csignal>
+#include <cstdint>
 #include <string>
 
 #include "exporter/config.h"
@@ -14,6 +15,11 @@ struct ReportOptions {
   int seconds = 10;
   bool json = false;
 };
+
+// What a report watches on a machine of so many CPUs: as configured, with all names that matter
+// (nobody has to store a report's series), and what is alive, of which it tells what leaks. That is
+// followed by one thread for all CPUs, so beyond eight of them it is a sample.
+CollectorsConfig CollectorsOfReport(CollectorsConfig as_configured, std::uint32_t cpus);
 
 // Prints to standard output; on a terminal, standard error shows a line that counts down. A signal
 // of `stop_signals`, which must be blocked, ends the watching early: what there is is printed then.

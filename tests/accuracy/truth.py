@@ -56,6 +56,8 @@ COUNTERS += NAMED
 LIVE = {"kmem_slab_callsite_live_objects": "call_site", "kmem_slab_callsite_live_bytes": "call_site",
         "kmem_slab_callsite_live_aged_bytes": "call_site"}
 LIVE_AGES = [60, 600, 3600]
+# Of objects whose allocation was seen, each free is in one of them: whether it was on that CPU.
+LIVE_FREES = {True: "kmem_slab_same_cpu_frees_total", False: "kmem_slab_cross_cpu_frees_total"}
 # A call of which so many objects ended by another allocation at their address, and so large a part.
 SILENT_REUSES, SILENT_PART = 64, 1 / 4
 # Of what a call site has ever asked for, which only a replay sees from the beginning.
@@ -273,7 +275,9 @@ class Truth:
         self.events = collections.Counter()  # and failures, which are allocation events
         self.hashed_frees = collections.Counter()
         self.sizes = collections.defaultdict(set)  # by call site
-        self.alive = {}  # address: (call, bytes, ns)
+        self.alive = {}  # address: (call, bytes, ns, CPU)
+        self.live_frees = collections.Counter()  # by whether it was on that CPU, and the call
+        self.doubt = collections.Counter()  # of counters: how much more they may be
         self.freed, self.reused = collections.Counter(), collections.Counter()  # by call
         self.now = 0
         self.few = Batches(True)
@@ -308,9 +312,9 @@ class Truth:
         self.count("kmem_tracepoint_events_total", tracepoint=event)
         self.count("kmem_exporter_events_read_total", tracepoint=event)
         if event in SLAB_ALLOCATIONS:
-            self.slab_allocation(SLAB_ALLOCATIONS[event], fields)
+            self.slab_allocation(cpu, SLAB_ALLOCATIONS[event], fields)
         elif event in SLAB_FREES:
-            self.slab_free(event, fields)
+            self.slab_free(cpu, event, fields)
         elif event == "mm_page_alloc":
             self.end_batch(cpu)
             self.page_allocation(cpu, ns, fields)
@@ -329,7 +333,7 @@ class Truth:
         elif event == "mm_page_alloc_extfrag":
             self.extfrag(fields)
 
-    def slab_allocation(self, allocator, fields):
+    def slab_allocation(self, cpu, allocator, fields):
         address = pointer(fields["ptr"])
         if address == 0:
             self.events["slab_failures"] += 1
@@ -344,7 +348,7 @@ class Truth:
         site = site_name(call)
         if address in self.alive:
             self.reused[self.alive[address][0]] += 1
-        self.alive[address] = call, allocated, self.now
+        self.alive[address] = call, allocated, self.now, cpu
         self.sizes[site].add(requested)
         self.count("kmem_slab_callsite_allocations_total", call_site=site)
         self.count("kmem_slab_callsite_requested_bytes_total", requested, call_site=site)
@@ -359,7 +363,7 @@ class Truth:
             self.count("kmem_slab_cache_allocations_total", cache=cache)
             self.count("kmem_slab_cache_allocated_bytes_total", allocated, cache=cache)
 
-    def slab_free(self, event, fields):
+    def slab_free(self, cpu, event, fields):
         address = pointer(fields["ptr"])
         if event == "kfree":
             if address is None:
@@ -369,22 +373,36 @@ class Truth:
             if self.hashed:
                 self.hashed_frees[address] += 1
         self.count("kmem_slab_frees_total", allocator=SLAB_FREES[event])
-        call = self.alive.pop(address, [None])[0]
-        if call is not None:
+        if address in self.alive:
+            call, _, _, allocated_on = self.alive.pop(address)
             self.freed[call] += 1
+            self.live_frees[cpu == allocated_on, call] += 1
         if event == "kmem_cache_free":
             self.count("kmem_slab_cache_frees_total", cache=fields.get("name", ""))
 
+    def silent(self):
+        """The calls whose objects are taken to be freed without an event."""
+        return {call for call, reused in self.reused.items() if reused >= SILENT_REUSES
+                and reused >= SILENT_PART * (reused + self.freed[call])}
+
+    def count_live_frees(self):
+        silent = self.silent()
+        for (same, call), frees in self.live_frees.items():
+            key = LIVE_FREES[same], ()
+            # When the exporter stopped following their objects is its own affair.
+            (self.doubt if call in silent else self.counters)[key] += frees
+        for metric in LIVE_FREES.values():
+            self.counters[metric, ()] += 0
+
     def live(self, shown):
         """What each of these call sites, and all others, hold at the end."""
-        silent = {call for call, reused in self.reused.items() if reused >= SILENT_REUSES
-                  and reused >= SILENT_PART * (reused + self.freed[call])}
+        silent = self.silent()
         result = collections.Counter()
         for name in [*shown, "other"]:
             for metric in LIVE:
                 for age in LIVE_AGES if "aged" in metric else [None]:
                     result[live_key(metric, name, age)] = 0
-        for call, size, ns in self.alive.values():
+        for call, size, ns, _ in self.alive.values():
             if call in silent:
                 continue
             name = site_name(call) if site_name(call) in shown else "other"
@@ -490,7 +508,7 @@ class Truth:
             if metric == "kmem_slab_frees_total" and self.hashed and ("allocator", "kmalloc") in labels:
                 # One of the hashed values may be that of the zero-size pointer.
                 low -= max(self.hashed_frees.values(), default=0)
-            put(metric, labels, low, value)
+            put(metric, labels, low, value + self.doubt[metric, labels])
         for metric in CROSS_CPU.values():
             value = self.counters.get((metric, ()), 0)
             put(metric, (), value, value + (0 if self.from_the_start else self.unknown_frees))
@@ -596,7 +614,7 @@ def fold_names(scrapes, truth, replay):
 
 
 def compare_live(scrapes, truth, replay):
-    """Leaves the gauges of live memory where all of it was seen; one `other` where the text has no names."""
+    """Leaves what is told of live memory where all of it was seen; one `other` where the text has no names."""
     told = truth.sizes.keys() - {""}
     for scrape in scrapes.values():
         for key in [key for key in scrape if key[0] in LIVE]:
@@ -604,10 +622,14 @@ def compare_live(scrapes, truth, replay):
             if replay:
                 folded = live_key(key[0], labels["call_site"] if told else "other", labels.get("min_age_seconds"))
                 scrape[folded] = scrape.get(folded, 0) + value
+        for metric in LIVE_FREES.values():
+            if not replay:
+                scrape.pop((metric, ()), None)
         if replay:
             shown = {dict(labels)["call_site"] for metric, labels in scrape if metric in LIVE}
             if shown:
                 truth.counters.update(truth.live(shown - {"other"}))
+                truth.count_live_frees()
 
 
 def show(key):
@@ -715,7 +737,7 @@ class Comparison:
         self.families = {}
         self.total_truth = self.total_outer = self.total_inner = 0
         rare = [name for name in args.rare.split(",") if name]
-        known = set(COUNTERS) | set(HISTOGRAMS) | set(SIZES) | set(LIVE)
+        known = set(COUNTERS) | set(HISTOGRAMS) | set(SIZES) | set(LIVE) | set(LIVE_FREES.values())
         unknown = sorted({family(key[0]) for key in outer if key[0].startswith("kmem_")
                           and not key[0].startswith("kmem_exporter_")} - known - set(NOT_FROM_EVENTS))
         for name in unknown:

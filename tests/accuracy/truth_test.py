@@ -83,6 +83,28 @@ class Live(unittest.TestCase):
         self.assertEqual(self.alive(lines, "pipe", "sock"), {
             'kmem_slab_callsite_live_objects{call_site="sock"}': 1, 'kmem_slab_callsite_live_bytes{call_site="sock"}': 32})
 
+    def frees(self, lines):
+        result = truth.Truth("trace")
+        for event in truth.parse_events(lines):
+            result.add(*event)
+        result.count_live_frees()
+        series = result.series({})
+        return [str(series[metric, ()]) for metric in truth.LIVE_FREES.values()]
+
+    def test_frees_on_the_cpu_of_the_allocation_and_on_others(self):
+        def on_cpu_0(us, pointer):
+            return line(0, us, "kmem_cache_free", f"call_site=z+0x1/0x9 ptr={pointer:016x} name=filp")
+        # The second allocation's address was freed in silence before; the last free is of nothing that was seen.
+        lines = [self.kmalloc(1, 0x1000, 64), self.kfree(2, 0x1000), self.kmalloc(3, 0x2000, 64),
+                 self.kmalloc(4, 0x2000, 64), on_cpu_0(5, 0x2000), self.kmalloc(6, 0x2000, 64),
+                 self.kfree(7, 0x2000), self.kfree(8, 0x2000)]
+        self.assertEqual(self.frees(lines), ["1", "2"])
+        self.assertEqual(self.frees([]), ["0", "0"])
+
+    def test_of_a_call_that_frees_in_silence_the_frees_may_be_counted(self):
+        lines = [self.kmalloc(us, 0x1000, 64) for us in range(66)] + [self.kfree(100, 0x1000)]
+        self.assertEqual(self.frees(lines), ["0", "0..1"])
+
 
 class Text(Series):
     def test_dialects(self):

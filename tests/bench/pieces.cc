@@ -15,10 +15,13 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <random>
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
+#include "collectors/slab.h"
 #include "exporter/exposition.h"
 #include "exporter/http_server.h"
 #include "exporter/snapshot_exchange.h"
@@ -87,6 +90,61 @@ BENCHMARK_CAPTURE(Collector, slab_no_names, "slab", false)
 BENCHMARK_CAPTURE(Collector, page, "page", true)->Name("read, page alone");
 BENCHMARK_CAPTURE(Collector, pcp, "pcp", true)->Name("read, pcp alone");
 BENCHMARK_CAPTURE(Collector, extfrag, "extfrag", true)->Name("read, extfrag alone");
+
+// Drains of two CPUs that free and allocate objects, so many of which are alive: their events are
+// noted, applied in the order of their times, and paired.
+void Pair(benchmark::State& state) {
+  constexpr std::uint32_t kEventsOfACpu = 10'000;
+  constexpr std::uint64_t kStepNs = 1000;
+  SlabOptions options;
+  options.live.enabled = true;
+  const SlabCollector collector(options);
+  Tallies tallies(collector.tally_bytes(), 2);
+  std::vector<std::uint64_t> memory(collector.common_bytes() / sizeof(std::uint64_t));
+  auto* const common = reinterpret_cast<std::byte*>(memory.data());
+  collector.InitCommon(common);
+  slab_live& live = *reinterpret_cast<slab_common*>(common)->live;
+
+  std::uint64_t now = kStepNs;
+  std::mt19937_64 random(41);  // NOLINT(*-msc51-cpp): the same objects in each run
+  std::vector<std::uint64_t> alive(static_cast<std::size_t>(state.range(0)));
+  const auto note = [&](std::uint64_t ptr, std::uint16_t cpu, std::uint64_t time, bool freed) {
+    const slab_live_event event{
+        .time_ns = time,
+        .ptr = ptr,
+        .call_site = 0xffffffff81000010 + 64 * (ptr >> 6) % 100,
+        .bytes = 64,
+        .cpu = cpu,
+        .kind = static_cast<std::uint16_t>(freed ? SLAB_LIVE_KFREE : SLAB_LIVE_ALLOC)};
+    slab_live_note(&live, &event);
+  };
+  const auto settle = [&] { collector.SettleCommon(common, tallies, now, now); };
+  for (std::size_t i = 0; i < alive.size(); ++i) {
+    alive[i] = 0xffff888000000000 + 64 * (random() % (1U << 24));
+    note(alive[i], 0, now += kStepNs, false);
+    if (i % kEventsOfACpu == 0) settle();
+  }
+  settle();
+  std::uint64_t events = 0;
+  for (auto _ : state) {
+    for (std::uint16_t cpu = 0; cpu < 2; ++cpu) {
+      for (std::uint32_t i = 0; i < kEventsOfACpu; i += 2) {
+        // One half each, and the other one in the next drain.
+        const std::size_t half = (cpu + now / (kEventsOfACpu * kStepNs)) % 2;
+        std::uint64_t& ptr = alive[random() % (alive.size() / 2) * 2 + half];
+        const std::uint64_t time = now + i * kStepNs + cpu;
+        note(ptr, cpu, time, true);
+        ptr += 64;
+        note(ptr, cpu, time + kStepNs, false);
+      }
+    }
+    now += kEventsOfACpu * kStepNs;
+    settle();
+    events += std::uint64_t{2} * kEventsOfACpu;
+  }
+  SetPerEvent(state, events);
+}
+BENCHMARK(Pair)->Name("pair slab objects, alive")->Arg(20'000)->Arg(200'000);
 
 // ---- The scrape ----
 

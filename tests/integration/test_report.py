@@ -13,6 +13,7 @@ import unittest
 
 import load
 import test_bpf
+import test_live
 import tracefs
 from harness import (NOBODY, PROGRAM, TIME_SCALE, TRACES, ExporterTest, Metrics, TracingTest,
                      _die_with_parent, wait_until)
@@ -163,6 +164,22 @@ class OfTheLiveKernel(TracingTest):
         self._reports.append(report)
         return report
 
+    def assert_suspects_pipes(self, slab, pipes):
+        """Demands that those who made so many pipes that are still open are suspected, with as many objects."""
+        if slab["symbols_hidden"]:
+            return
+        suspects = {row["call_site"]: row for row in slab["live"]["sites"] if row["lasting_objects"]}
+        held = pipes * test_live.OBJECTS_OF_A_PIPE
+        found = suspects[test_live.PIPES]
+        print(f"\n  of {held} objects held, {found['lasting_objects']} suspected; all: {len(suspects)} functions")
+        one_in = slab["live"]["one_in"]
+        if one_in == 1 and slab["live"]["complete"]:
+            self.assertGreaterEqual(found["lasting_objects"], held)
+        self.assertGreater(found["lasting_objects"], held * 0.9 - 5 * (held * one_in) ** 0.5)
+        self.assertLess(found["lasting_objects"], held * 1.5 + 5 * (held * one_in) ** 0.5)
+        self.assertGreaterEqual(found["objects"], found["lasting_objects"])
+        self.assertGreater(found["lasting_bytes"], 100 * found["lasting_objects"])
+
     def assert_names_pipes(self, slab, pipes):
         """Demands that the function that makes pipes has its name, however short the report."""
         if slab["symbols_hidden"]:
@@ -206,6 +223,40 @@ class OfTheLiveKernel(TracingTest):
         self.assertEqual(result["source"]["engine"], "bpf")
         self.assert_names_pipes(result["slab"], 2000)
         self.assertGreaterEqual(result["trust"]["events_read"], 2000 * load.PIPE_PAIR_EVENTS)
+
+    def report_with_pipes_held(self, engine, traces):
+        """What it says of pipes of which some stay open from the beginning on, and many are closed."""
+        room = {"buffer_size_kb": 8192, "buffer_total_max_kb": 131072}
+        report = self.start_report(f"--duration={round(6 * TIME_SCALE)}", "--json", f"--engine={engine}",
+                                   config={"tracefs": room})
+        traces(report)
+        with test_live.held_pipes(300):
+            load.pipes(2000)
+            result = json.loads(report.finish(30))
+        self.assertEqual(result["source"]["engine"], engine)
+        self.assert_suspects_pipes(result["slab"], 300)
+
+    def test_what_is_held_from_the_beginning_is_suspected(self):
+        self.report_with_pipes_held("tracefs", Running.wait_until_it_traces)
+
+    def test_the_other_engine_suspects_the_same(self):
+        reason = test_bpf.why_unusable()
+        if reason is not None:
+            self.skipTest(reason)
+        self.report_with_pipes_held("bpf", lambda report: wait_until(
+            lambda: len(test_bpf.attached_by(report.process.pid)) > 5, 20, "the programs are attached"))
+
+    def test_what_is_opened_at_the_end_is_not_suspected(self):
+        report = self.start_report("--duration=600", "--json")
+        report.wait_until_it_traces()
+        time.sleep(2)
+        with test_live.held_pipes(300):
+            report.process.send_signal(signal.SIGINT)
+            slab = json.loads(report.finish(20))["slab"]
+        if not slab["symbols_hidden"]:
+            sites = {row["call_site"]: row for row in slab["live"]["sites"]}
+            self.assertGreaterEqual(sites[test_live.PIPES]["objects"], 300 * test_live.OBJECTS_OF_A_PIPE)
+            self.assertLess(sites[test_live.PIPES]["lasting_objects"], 300)
 
     def test_it_runs_beside_the_exporter_and_beside_another(self):
         exporter = self.start()

@@ -4,7 +4,7 @@ import re
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 # Only where CPUs belong to several NUMA nodes, as on no machine of the golden files.
-OF_SEVERAL_NODES = {"kmem_page_cross_node_frees_total"}
+OF_SEVERAL_NODES = {"kmem_page_cross_node_frees_total", "kmem_slab_cross_node_frees_total"}
 # In no expression by these names: Prometheus's own, and those of every process.
 OF_PROMETHEUS = {"up", "ALERTS", "scrape_duration_seconds", "scrape_samples_scraped"}
 

@@ -283,14 +283,14 @@ TEST_F(BpfProgramTest, AnEventThatComesWhileItsProgramIsAtWorkIsCountedAsSkipped
   programs_->Run("kfree", {0, 0x1000});
   EXPECT_EQ(mark.skipped, 2U);
   EXPECT_EQ(mark.sequence, 5U);
-  EXPECT_EQ(programs_->cpu().slab.kfree, 0U);
+  EXPECT_EQ(programs_->cpu().slab.counts.kfree, 0U);
   // Another tracepoint's program interrupts it and counts.
   programs_->Run("kmem_cache_free_nameless", {0, 0x1000});
-  EXPECT_EQ(programs_->cpu().slab.kmem_cache_free, 1U);
+  EXPECT_EQ(programs_->cpu().slab.counts.kmem_cache_free, 1U);
   mark.sequence = 6;
   programs_->Run("kfree", {0, 0x1000});
   EXPECT_EQ(mark.sequence, 8U);
-  EXPECT_EQ(programs_->cpu().slab.kfree, 1U);
+  EXPECT_EQ(programs_->cpu().slab.counts.kfree, 1U);
 }
 
 TEST_F(BpfProgramTest, WhatNoKernelPassesIsCountedAsImplausibleAndChangesNothing) {
@@ -336,10 +336,10 @@ TEST_F(BpfProgramTest, EverySizeFallsIntoTheBucketThatItFallsIntoHere) {
     event.bytes_req = size;
     event.bytes_alloc = 3 * size;
     slab_count_kmalloc(&here, &event, nullptr);
-    slab_count_class(&here.kmalloc_classes, &event);
+    slab_count_class(&here.counts.kmalloc_classes, &event);
     programs_->Run("kmalloc", {0, event.ptr, event.bytes_req, event.bytes_alloc});
   }
-  EXPECT_EQ(std::memcmp(&here, &programs_->cpu().slab, sizeof here), 0);
+  EXPECT_EQ(std::memcmp(&here.counts, &programs_->cpu().slab.counts, sizeof here.counts), 0);
 }
 
 }  // namespace

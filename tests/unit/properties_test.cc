@@ -17,6 +17,14 @@
 namespace kmem {
 namespace {
 
+// What is off by default too.
+CollectorsConfig Everything() {
+  CollectorsConfig config;
+  config.slab_options.live.enabled = true;
+  config.slab_options.live.max_objects = 32768;
+  return config;
+}
+
 // Read from which CPU's buffer, and its how manieth page.
 struct Turn {
   std::uint32_t cpu;
@@ -77,7 +85,7 @@ class PropertiesTest : public ::testing::TestWithParam<std::string> {
     return Serialize(rig.Export(), TextFormat::kPrometheus);
   }
   [[nodiscard]] std::string Reference() const {
-    DispatchRig rig(GetParam());
+    DispatchRig rig(GetParam(), 2, {}, Everything());
     for (const Turn turn : InOrder({0, 1})) Read(rig, turn);
     return Exposition(rig);
   }
@@ -89,12 +97,12 @@ INSTANTIATE_TEST_SUITE_P(Kernels, PropertiesTest, ::testing::ValuesIn(RecordedKe
 
 TEST_P(PropertiesTest, TheOrderInWhichCpusAreReadDoesNotMatter) {
   const std::string reference = Reference();
-  DispatchRig other_first(GetParam());
+  DispatchRig other_first(GetParam(), 2, {}, Everything());
   for (const Turn turn : InOrder({1, 0})) Read(other_first, turn);
   EXPECT_EQ(Exposition(other_first), reference);
   std::mt19937 random(11);  // NOLINT(*-msc51-cpp): the same orders in each run
   for (int round = 0; round < 10; ++round) {
-    DispatchRig rig(GetParam());
+    DispatchRig rig(GetParam(), 2, {}, Everything());
     for (const Turn turn : RandomTurns(random)) Read(rig, turn);
     EXPECT_EQ(Exposition(rig), reference);
   }
@@ -104,7 +112,7 @@ TEST_P(PropertiesTest, ScrapesInBetweenDoNotChangeWhatIsCounted) {
   const std::string reference = Reference();
   std::mt19937 random(12);  // NOLINT(*-msc51-cpp): the same orders in each run
   for (int round = 0; round < 10; ++round) {
-    DispatchRig rig(GetParam());
+    DispatchRig rig(GetParam(), 2, {}, Everything());
     std::array<std::uint64_t, 2> read_up_to{};
     for (const Turn turn : RandomTurns(random)) {
       Read(rig, turn);
@@ -133,13 +141,13 @@ std::vector<std::string> SortedLines(const std::string& text) {
 }
 
 TEST_P(PropertiesTest, WhichCpuIsWhichMattersOnlyForTheirOwnSeries) {
-  DispatchRig swapped(GetParam());
+  DispatchRig swapped(GetParam(), 2, {}, Everything());
   for (const Turn turn : InOrder({0, 1})) Read(swapped, turn, 1 - turn.cpu);
   EXPECT_EQ(SortedLines(SwapCpus(Exposition(swapped))), SortedLines(Reference()));
 }
 
 TEST_P(PropertiesTest, CpusWithoutEventsChangeNothing) {
-  DispatchRig rig(GetParam(), 64);
+  DispatchRig rig(GetParam(), 64, {}, Everything());
   for (const Turn turn : InOrder({0, 1})) Read(rig, turn);
   EXPECT_EQ(Exposition(rig), Reference());
 }
@@ -169,7 +177,7 @@ std::map<std::string, double> Counters(const Families& families) {
 TEST_P(PropertiesTest, CountersNeverFallAndSeriesNeverVanish) {
   std::mt19937 random(13);  // NOLINT(*-msc51-cpp): the same orders in each run
   for (int round = 0; round < 3; ++round) {
-    DispatchRig rig(GetParam());
+    DispatchRig rig(GetParam(), 2, {}, Everything());
     std::map<std::string, double> before = Counters(rig.Export());
     EXPECT_GT(before.size(), 200U);
     for (const Turn turn : RandomTurns(random)) {
@@ -187,7 +195,7 @@ TEST_P(PropertiesTest, CountersNeverFallAndSeriesNeverVanish) {
 }
 
 TEST_P(PropertiesTest, EveryRecordIsAnEventReadOrAnError) {
-  DispatchRig rig(GetParam());
+  DispatchRig rig(GetParam(), 2, {}, Everything());
   std::uint64_t records = 0;
   for (const Turn turn : InOrder({0, 1})) records += Read(rig, turn);
   EXPECT_EQ(rig.AllEventsRead(), records);
@@ -196,7 +204,7 @@ TEST_P(PropertiesTest, EveryRecordIsAnEventReadOrAnError) {
 
 TEST_P(PropertiesTest, EveryRecordOfACorruptPageIsAnEventReadOrAnErrorToo) {
   std::mt19937 random(14);  // NOLINT(*-msc51-cpp): the same bytes in each run
-  DispatchRig rig(GetParam());
+  DispatchRig rig(GetParam(), 2, {}, Everything());
   std::uint64_t records = 0;
   std::uint64_t corrupt_pages = 0;
   for (std::uint32_t round = 0; round < 200; ++round) {
@@ -220,7 +228,7 @@ TEST_P(PropertiesTest, EveryRecordOfACorruptPageIsAnEventReadOrAnErrorToo) {
 
 // The families against the number of their tracepoints' events.
 TEST_P(PropertiesTest, EveryEventIsInTheFamiliesOfItsTopic) {
-  DispatchRig rig(GetParam());
+  DispatchRig rig(GetParam(), 2, {}, Everything());
   for (const Turn turn : InOrder({0, 1})) Read(rig, turn);
   SettleAll(rig);
   const Families families = rig.Export();

@@ -13,6 +13,7 @@
 #include "exporter/report/report.h"
 #include "exporter/report/report_json.h"
 #include "exporter/report/report_text.h"
+#include "exporter/report/run_report.h"
 #include "exporter/scraper.h"
 #include "recorded_data.h"
 
@@ -22,6 +23,7 @@ namespace {
 Report ReportOf(const std::string& kernel) {
   Config config;
   config.paths.procfs = TestData("proc/" + kernel);
+  config.collectors = CollectorsOfReport(config.collectors, 1);
   const ProcFiles proc(config.paths.procfs);
   const TraceCollectors trace_collectors = MakeTraceCollectors(config.collectors);
   const ProcCollectors proc_collectors = MakeProcCollectors(config.collectors);

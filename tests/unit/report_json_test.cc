@@ -77,12 +77,18 @@ TEST(ReportJsonTest, LiveMemoryIsKeyedByAge) {
   row.site.call_site = "f";
   row.grown_bytes = -64;
   row.aged_bytes = {{60, 128}};
-  report.slab.emplace().live = {.sites = {row}, .complete = false, .dropped = {{"table_full", 1}}};
+  row.lasting_objects = 2;
+  row.lasting_bytes = 96;
+  report.slab.emplace().live = {
+      .sites = {row}, .complete = false, .dropped = {{"table_full", 1}}, .one_in = 4};
   const json live = Parsed(report).at("slab").at("live");
   EXPECT_EQ(live.at("complete"), false);
   EXPECT_EQ(live.at("dropped").at("table_full"), 1);
   EXPECT_EQ(live.at("sites")[0].at("aged_bytes").at("60"), 128);
   EXPECT_EQ(live.at("sites")[0].at("grown_bytes"), -64);
+  EXPECT_EQ(live.at("sites")[0].at("lasting_objects"), 2);
+  EXPECT_EQ(live.at("sites")[0].at("lasting_bytes"), 96);
+  EXPECT_EQ(live.at("one_in"), 4);
 }
 
 TEST(ReportJsonTest, NamesOfOddBytesStayJson) {

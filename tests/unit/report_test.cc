@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "exporter/report/run_report.h"
 #include "report_families.h"
 
 namespace kmem {
@@ -174,7 +175,7 @@ TEST(ReportTest, CachesAreThereWhereOnlyFreesNameThem) {
   EXPECT_TRUE(caches[2].is_other());
 }
 
-TEST(ReportTest, TheOldestLiveMemoryIsTheMostSuspect) {
+TEST(ReportTest, WhatLastsIsTheMostSuspectThenTheOldestLiveMemory) {
   Observation observation = TenSeconds();
   AddCounter(observation.end, "kmem_slab_allocations_total", {}, 0);
   const auto add = [&](Families& families, std::string_view name, double bytes, double older) {
@@ -188,16 +189,42 @@ TEST(ReportTest, TheOldestLiveMemoryIsTheMostSuspect) {
   add(observation.end, "young", 6400, 0);
   add(observation.end, "old", 128, 64);
   add(observation.end, "gone", 0, 0);
+  add(observation.end, "lasts", 64, 0);
+  const Labels lasts{{"call_site", "lasts"}, {"module", ""}};
+  AddGauge(observation.end, "kmem_slab_callsite_live_lasting_bytes", lasts, 64);
+  AddGauge(observation.end, "kmem_slab_callsite_live_lasting_objects", lasts, 1);
+  observation.live_one_in = 4;
   add(observation.end, "other", 64000, 6400);
   const Live live = *MakeReport(observation).slab->live;
-  ASSERT_EQ(live.sites.size(), 3U);
-  EXPECT_EQ(live.sites[0].site.call_site, "old");
-  EXPECT_THAT(live.sites[0].aged_bytes, ElementsAre(Pair(60, 64)));
-  EXPECT_EQ(live.sites[0].objects, 2);
-  EXPECT_EQ(live.sites[1].site.call_site, "young");
-  EXPECT_EQ(live.sites[1].grown_bytes, 5760);
-  EXPECT_TRUE(live.sites[2].site.is_other());
+  ASSERT_EQ(live.sites.size(), 4U);
+  EXPECT_EQ(live.sites[0].site.call_site, "lasts");
+  EXPECT_EQ(live.sites[0].lasting_bytes, 64);
+  EXPECT_EQ(live.sites[0].lasting_objects, 1);
+  EXPECT_EQ(live.sites[1].site.call_site, "old");
+  EXPECT_THAT(live.sites[1].aged_bytes, ElementsAre(Pair(60, 64)));
+  EXPECT_EQ(live.sites[1].objects, 2);
+  EXPECT_EQ(live.sites[1].lasting_objects, 0);
+  EXPECT_EQ(live.sites[2].site.call_site, "young");
+  EXPECT_EQ(live.sites[2].grown_bytes, 5760);
+  EXPECT_TRUE(live.sites[3].site.is_other());
+  EXPECT_EQ(live.one_in, 4);
   EXPECT_TRUE(live.complete);
+}
+
+TEST(ReportTest, OfManyCpusASampleOfTheObjectsIsFollowed) {
+  const auto one_in = [](std::uint32_t cpus, std::uint32_t configured) {
+    CollectorsConfig config;
+    config.slab_options.live.sample_one_in = configured;
+    config = CollectorsOfReport(config, cpus);
+    EXPECT_TRUE(config.slab_options.live.enabled);
+    return config.slab_options.live.sample_one_in;
+  };
+  EXPECT_EQ(one_in(1, 1), 1U);
+  EXPECT_EQ(one_in(8, 1), 1U);
+  EXPECT_EQ(one_in(9, 1), 2U);
+  EXPECT_EQ(one_in(64, 1), 8U);
+  EXPECT_EQ(one_in(64, 16), 16U) << "as configured";
+  EXPECT_EQ(one_in(65536, 1), 1024U);
 }
 
 TEST(ReportTest, LossesOfLiveMemoryAreTold) {

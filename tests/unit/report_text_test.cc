@@ -179,24 +179,43 @@ TEST(ReportTextTest, HiddenNamesAreSaidToBeHidden) {
   EXPECT_THAT(text, Not(HasSubstr("edicated cache")));
 }
 
-TEST(ReportTextTest, LiveMemoryIsShownWithItsAgesAndItsDoubts) {
+TEST(ReportTextTest, SuspectsAreShownWithTheirAgesAndTheirDoubts) {
   Report report = Live();
+  report.seconds = 10;
   LiveSite row;
   row.site.call_site = "leaks";
-  row.bytes = row.grown_bytes = 2048;
-  row.objects = 2;
+  row.bytes = row.grown_bytes = 4096;
+  row.objects = 4;
+  row.lasting_bytes = 2048;
+  row.lasting_objects = 2;
   row.aged_bytes = {{60, 1024}, {3600, 0}};
+  LiveSite young;
+  young.site.call_site = "young";
+  young.bytes = young.grown_bytes = 512;
+  young.objects = 1;
   auto& live = report.slab.emplace().live.emplace();
   EXPECT_THAT(SlabText(report), HasSubstr("None: all of it was freed."));
-  live.sites = {row};
+  live.sites = {young};
+  EXPECT_THAT(SlabText(report), HasSubstr("None: all of it was freed."));
+  live.sites = {row, young};
+  live.dropped = {{"pointer_reused", 7}};
   std::string text = SlabText(report);
-  EXPECT_THAT(text, HasSubstr("older than 60 s  older than 3600 s"));
-  EXPECT_THAT(text, HasSubstr("2.0 KiB          1.0 KiB                0 B"));
-  EXPECT_THAT(text, Not(HasSubstr("doubtful")));
+  EXPECT_THAT(text, HasSubstr("allocated in the first 5.0 s and alive at the end"));
+  EXPECT_THAT(text, HasSubstr("all alive  their bytes  older than 60 s\n"));
+  EXPECT_THAT(text,
+              HasSubstr("leaks                       2  2.0 KiB          4      4.0 KiB          "
+                        "1.0 KiB\n"));
+  EXPECT_THAT(text, HasSubstr("(all others)                0      0 B          1        512 B"));
+  EXPECT_THAT(text, Not(HasSubstr("doubtful"))) << "what is freed in silence is no loss";
+  EXPECT_THAT(text, Not(HasSubstr("Estimated")));
   live.complete = false;
   live.dropped = {{"table_full", 7}};
+  live.one_in = 16;
   text = SlabText(report);
   EXPECT_THAT(text, HasSubstr("! Allocations or frees were missed (table_full 7)"));
+  EXPECT_THAT(text, HasSubstr("Estimated by one object in 16."));
+  report.seconds.reset();
+  EXPECT_THAT(SlabText(report), HasSubstr("allocated in the trace's first half"));
 }
 
 TEST(ReportTextTest, OfManyCpusTheBusiestAreShownByNumber) {

@@ -133,9 +133,9 @@ TEST_F(ScalerTest, ScalesCountersAndNothingElse) {
   scaler_->EndWindow(slab, state, 10);
   const EventState scaled = Scaled();
   const auto& cpu1 = scaled.tallies[0].At<slab_tally>(1);
-  EXPECT_EQ(cpu1.kmalloc.alloc.allocations, 20U);
-  EXPECT_EQ(cpu1.kmalloc.alloc.requested_bytes, 3000U);
-  EXPECT_EQ(scaled.tallies[0].At<slab_tally>(0).kmalloc.alloc.allocations, 1U);
+  EXPECT_EQ(cpu1.counts.kmalloc.alloc.allocations, 20U);
+  EXPECT_EQ(cpu1.counts.kmalloc.alloc.requested_bytes, 3000U);
+  EXPECT_EQ(scaled.tallies[0].At<slab_tally>(0).counts.kmalloc.alloc.allocations, 1U);
   EXPECT_EQ(scaled.tracepoints[0].untraced, 18U);
   for (const TableEntry& site : ParseSlabTables(scaled.tallies[0].common).sites) {
     EXPECT_EQ(site.slot.values[SLAB_SITE_ALLOCATIONS], site.slot.key == 0x1000 ? 11U : 10U);

@@ -1,5 +1,5 @@
-// Which slab objects are alive, by the plain C functions: whatever the order in which CPUs are
-// read.
+// Which slab objects are alive, by the plain C functions: whatever the order in which events are
+// applied.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -31,9 +31,14 @@ class LiveTable {
   slab_live* operator->() { return live_; }
   slab_live* get() { return live_; }
   void Alloc(std::uint64_t ptr, std::uint64_t site, std::uint64_t bytes, std::uint64_t time) {
-    slab_live_alloc(live_, ptr, site, bytes, time);
+    Apply({time, ptr, site, static_cast<std::uint32_t>(bytes), 0, SLAB_LIVE_ALLOC});
   }
-  void Free(std::uint64_t ptr, std::uint64_t time) { slab_live_free(live_, ptr, time); }
+  void Free(std::uint64_t ptr, std::uint64_t time) { Apply({time, ptr, 0, 0, 0, SLAB_LIVE_KFREE}); }
+  // At once, as what finds no room in the queue.
+  void Apply(const slab_live_event& event) {
+    live_->room = 0;
+    slab_live_note(live_, &event);
+  }
   // Every event before `settled` has been handled; now it is `now`, and much later than before.
   void Lap(std::uint64_t settled, std::uint64_t now) {
     live_->hand_ns = now;

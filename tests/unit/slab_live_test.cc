@@ -165,8 +165,13 @@ TEST_F(SlabLiveTest, TheTableLearnsWhatIsExcludedFromThoseWhoKnowNames) {
   collector.InitCommon(common);
   slab_live* const live = reinterpret_cast<slab_common*>(common)->live;
   ASSERT_NE(live, nullptr);
-  slab_live_alloc(live, 0xffff888000001000, kFile, 64, 10);
   Tallies tallies(collector.tally_bytes(), 1);
+  const auto allocate = [&](std::uint64_t ptr, std::uint64_t time_ns) {
+    const slab_live_event event{time_ns, ptr, kFile, 64, 0, SLAB_LIVE_ALLOC};
+    slab_live_note(live, &event);
+    collector.SettleCommon(common, tallies, time_ns + 1, time_ns + 1);
+  };
+  allocate(0xffff888000001000, 10);
   const auto scrape = [&] {
     tallies.common.clear();
     tallies.taken_at_ns += kScrape;
@@ -182,7 +187,7 @@ TEST_F(SlabLiveTest, TheTableLearnsWhatIsExcludedFromThoseWhoKnowNames) {
   EXPECT_EQ(Value(families, "kmem_exporter_live_left_out_call_sites",
                   {{"call_site", "alloc_file"}, {"module", "kernel"}, {"reason", "excluded"}}),
             1);
-  slab_live_alloc(live, 0xffff888000001040, kFile, 64, 20);
+  allocate(0xffff888000001040, 200);
   for (const slab_live_site& site : live->sites) EXPECT_EQ(site.objects, 0U);
 }
 
