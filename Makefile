@@ -14,6 +14,9 @@ BENCH_ROUNDS ?= 7
 # How long `make soak` looks.
 SOAK_MINUTES ?= 60
 
+# Side by side: one more than there are CPUs, as some of the tests mostly wait.
+TEST_JOBS := $(shell echo $$(($$(nproc) + 1)))
+
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
@@ -30,18 +33,18 @@ run: build ## run it on the live kernel, or on a recorded trace; ARGS='...' are 
 test: deps ## unit and integration tests
 	@cmake --preset release --log-level=WARNING >/dev/null
 	@cmake --build --preset release
-	@ctest --preset release -j $$(nproc)
+	@ctest --preset release -j $(TEST_JOBS)
 
 test-asan: deps ## the same tests with the address and undefined-behaviour sanitizers
 	@cmake --preset asan-ubsan --log-level=WARNING >/dev/null
 	@cmake --build --preset asan-ubsan
-	@ctest --preset asan-ubsan -j $$(nproc)
+	@ctest --preset asan-ubsan -j $(TEST_JOBS)
 
 # g++ 12's thread sanitizer does not start where the kernel randomises addresses with 32 bits.
 test-tsan: deps ## the same tests with the thread sanitizer
 	@cmake --preset tsan --log-level=WARNING >/dev/null
 	@fixed=$$(setarch -R true 2>/dev/null && echo setarch -R); \
-	$$fixed cmake --build --preset tsan && $$fixed ctest --preset tsan -j $$(nproc)
+	$$fixed cmake --build --preset tsan && $$fixed ctest --preset tsan -j $(TEST_JOBS)
 
 test-e2e: build ## a real Prometheus scrapes the program (downloaded, not installed)
 	@tests/e2e/run
@@ -71,11 +74,14 @@ lint: ## format, clang-tidy, shellcheck, clang's warnings
 	@cmake --preset release --log-level=WARNING >/dev/null
 	@tests/lint
 
+# A guest takes one CPU: the tests side by side, and what the others said behind what the first said.
 test-kernels: build ## the numbers against a second observer, in Linux 5.10 and 6.1 under QEMU; AppArmor
 	@deploy/install-deps kernels
-	@tests/kernels/equality 5.10 6.1
-	@tests/kernels/modules 5.10 6.1
-	@tests/kernels/apparmor 6.1
+	@for kernel in 5.10 6.1; do tests/kernels/fetch $$kernel >/dev/null || exit 1; done
+	@mkdir -p build/kernels; \
+	{ tests/kernels/modules 5.10 6.1 && tests/kernels/apparmor 6.1; } >build/kernels/others.log 2>&1 & others=$$!; \
+	status=0; tests/kernels/equality 5.10 6.1 || status=1; \
+	wait $$others || status=1; cat build/kernels/others.log; exit $$status
 
 test-arm64: ## built for arm64: unit tests, and the same in its Linux 6.1, and with pages of 16 KiB (root)
 	@deploy/install-deps kernels arm64
