@@ -124,7 +124,7 @@ static void use_up(const char* zone) {
   for (int i = 0; i < 90 && has_large_block(zone); i++) tables(8);
 }
 
-// Fragments memory: fills it with movable pages, frees seven in 128 (enough for
+// Fragments memory: fills it with movable pages, frees seven in 512 KiB (enough for
 // an order of 2, without which the OOM killer comes, not for 3), and uses up the
 // large blocks that are left. Holds that until its input ends. Each line of the
 // input makes COUNT page tables, which have to fall back on movable blocks;
@@ -134,7 +134,7 @@ static void frag(int count) {
   int dma32 = has_dma32();
   const char* zone = dma32 ? "zone    DMA32, type" : "zone      DMA, type";
   size_t leave = 768 * page_size + (dma32 ? 15 << 20 : 0);
-  size_t chunk = 128 * page_size;
+  size_t chunk = 512 << 10;
   size_t used = 0;
   char* area = map((size_t)sysconf(_SC_PHYS_PAGES) * page_size, MAP_NORESERVE);
   for (; (size_t)sysconf(_SC_AVPHYS_PAGES) * page_size > leave; used += chunk)
