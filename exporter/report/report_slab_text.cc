@@ -190,7 +190,11 @@ std::string LeaksText(const Report& report) {
                               "leak if it grows for ever",
                               half));
   if (!live.complete) {
-    const std::string why = live.dropped.empty() ? "" : " (" + CountsText(live.dropped) + ")";
+    Counts missed = live.dropped;  // the others are objects that are freed without an event
+    std::erase_if(missed, [](const auto& reason) {
+      return reason.first != "table_full" && reason.first != "busy";
+    });
+    const std::string why = missed.empty() ? "" : " (" + CountsText(missed) + ")";
     text +=
         Line(fmt::format("! Allocations or frees were missed{}: these numbers are doubtful.", why));
   }

@@ -209,7 +209,9 @@ TEST(ReportTextTest, SuspectsAreShownWithTheirAgesAndTheirDoubts) {
   EXPECT_THAT(text, Not(HasSubstr("doubtful"))) << "what is freed in silence is no loss";
   EXPECT_THAT(text, Not(HasSubstr("Estimated")));
   live.complete = false;
-  live.dropped = {{"table_full", 7}};
+  text = SlabText(report);
+  EXPECT_THAT(text, HasSubstr("! Allocations or frees were missed: these numbers"));
+  live.dropped["table_full"] = 7;
   live.one_in = 16;
   text = SlabText(report);
   EXPECT_THAT(text, HasSubstr("! Allocations or frees were missed (table_full 7)"));
