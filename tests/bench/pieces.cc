@@ -9,6 +9,7 @@
 #include <benchmark/benchmark.h>
 #include <malloc.h>
 
+#include <array>
 #include <charconv>
 #include <cstdint>
 #include <cstdio>
@@ -108,39 +109,49 @@ void Pair(benchmark::State& state) {
   std::uint64_t now = kStepNs;
   std::mt19937_64 random(41);  // NOLINT(*-msc51-cpp): the same objects in each run
   std::vector<std::uint64_t> alive(static_cast<std::size_t>(state.range(0)));
-  const auto note = [&](std::uint64_t ptr, std::uint16_t cpu, std::uint64_t time, bool freed) {
-    const slab_live_event event{
+  const auto event_of = [](std::uint64_t ptr, std::uint16_t cpu, std::uint64_t time, bool frees) {
+    return slab_live_event{
         .time_ns = time,
         .ptr = ptr,
-        .call_site = 0xffffffff81000010 + 64 * (ptr >> 6) % 100,
+        .call_site = 0xffffffff81000010 + 64 * ((ptr >> 6) % 100),
         .bytes = 64,
         .cpu = cpu,
-        .kind = static_cast<std::uint16_t>(freed ? SLAB_LIVE_KFREE : SLAB_LIVE_ALLOC)};
-    slab_live_note(&live, &event);
+        .kind = static_cast<std::uint16_t>(frees ? SLAB_LIVE_KFREE : SLAB_LIVE_ALLOC)};
   };
   const auto settle = [&] { collector.SettleCommon(common, tallies, now, now); };
   for (std::size_t i = 0; i < alive.size(); ++i) {
     alive[i] = 0xffff888000000000 + 64 * (random() % (1U << 24));
-    note(alive[i], 0, now += kStepNs, false);
+    const slab_live_event event = event_of(alive[i], 0, now += kStepNs, false);
+    slab_live_note(&live, &event);
     if (i % kEventsOfACpu == 0) settle();
   }
   settle();
+  // What was freed is soon allocated again, as slabs do.
+  std::array<std::array<std::uint64_t, 64>, 2> freed{};
+  for (auto& of_cpu : freed) {
+    for (std::uint64_t& ptr : of_cpu) ptr = 0xffff888000000000 + 64 * (random() % (1U << 24));
+  }
+  std::vector<slab_live_event> drain;
   std::uint64_t events = 0;
   for (auto _ : state) {
+    state.PauseTiming();
+    drain.clear();
     for (std::uint16_t cpu = 0; cpu < 2; ++cpu) {
       for (std::uint32_t i = 0; i < kEventsOfACpu; i += 2) {
         // One half each, and the other one in the next drain.
         const std::size_t half = (cpu + now / (kEventsOfACpu * kStepNs)) % 2;
         std::uint64_t& ptr = alive[random() % (alive.size() / 2) * 2 + half];
         const std::uint64_t time = now + i * kStepNs + cpu;
-        note(ptr, cpu, time, true);
-        ptr += 64;
-        note(ptr, cpu, time + kStepNs, false);
+        drain.push_back(event_of(ptr, cpu, time, true));
+        std::swap(ptr, freed.at(cpu).at(i / 2 % 64));
+        drain.push_back(event_of(ptr, cpu, time + kStepNs, false));
       }
     }
     now += kEventsOfACpu * kStepNs;
+    state.ResumeTiming();
+    for (const slab_live_event& event : drain) slab_live_note(&live, &event);
     settle();
-    events += std::uint64_t{2} * kEventsOfACpu;
+    events += drain.size();
   }
   SetPerEvent(state, events);
 }
