@@ -44,7 +44,7 @@ class SlowdownLearner {
   static constexpr double kFirstDoubt = 0.5 * 0.5;
   double cost_ = 1;
   double doubt_ = kFirstDoubt;
-  double noise_ = 0.1 * 0.1;  // variance of what probes show beside it, in logarithms
+  double noise_ = 0.05 * 0.05;  // variance of what probes show beside it, in logarithms
 };
 
 // Seconds that each CPU has been idle, by number, from the text of /proc/stat: waiting for I/O

@@ -68,18 +68,12 @@ class Reading:
 
 @only_where_speed_counts
 class Overhead(TracingTest):
-    SECONDS = 60
+    SECONDS = 30
     BUDGET = 0.01
-    # Of a load that takes all of the CPUs' time. What the engine slows it down by is known least, as
-    # its records and their reader take the caches, too (docs/accuracy.md).
-    STEADY_ERROR = 0.25
-
-    def event_cost_ns(self):
-        return 0  # what the exporter measures
+    STEADY_ERROR = 0.05  # over a minute, docs/accuracy.md
 
     def start_governed(self):
-        exporter = self.start(config={"overhead": {"budget_percent": 100 * self.BUDGET,
-                                                   "event_cost_ns": self.event_cost_ns()}})
+        exporter = self.start(config={"overhead": {"budget_percent": 100 * self.BUDGET}})
         self.assertRegex(exporter.log(), r"overhead: at most 1 % of the CPU time")
         first = Reading(exporter)
         time.sleep(4)
@@ -108,7 +102,7 @@ class Overhead(TracingTest):
         taken = self.wait_for_share(exporter, lambda share: share < 0.9, 6)
         self.assertIsNotNone(taken, "not sampled within five seconds of a storm")
         self.assertRegex(exporter.text(), r'kmem_slab_callsite_allocations_total\{call_site="other"')
-        time.sleep(10)  # the call site gets its series
+        time.sleep(15)  # the call site gets its series, and probes show what tracing slows down
 
         begin = Reading(exporter, storm)
         rates, last = [], (begin.time, begin.pipes)
@@ -166,33 +160,7 @@ class Overhead(TracingTest):
 
 
 class OverheadInTheKernel(Overhead):
-    """How far off the exporter's own measurement of an event's cost is depends on the machine's moods;
-    here it is told, from the storm with and without tracing."""
-
     ENGINE = "bpf"
-    STEADY_ERROR = 0.1
-
-    def event_cost_ns(self):
-        storm = Storm()
-        try:
-            untraced = self.pipes_in(storm, 3)
-            exporter = self.start("--overhead.budget-percent=0")
-            before = Reading(exporter, storm)
-            traced = self.pipes_in(storm, 3)
-            after = Reading(exporter, storm)
-            exporter.stop()
-        finally:
-            storm.stop()
-        events = (after.events - before.events) / (after.pipes - before.pipes)
-        cpus = os.sysconf("SC_NPROCESSORS_ONLN")
-        return max(1, round(1e9 * cpus * (1 / traced - 1 / untraced) / events))
-
-    @staticmethod
-    def pipes_in(storm, seconds):
-        """A second's pipes, the mean of so many."""
-        begin, pipes = time.monotonic(), storm.pipes()
-        time.sleep(seconds)
-        return (storm.pipes() - pipes) / (time.monotonic() - begin)
 
 
 if __name__ == "__main__":
