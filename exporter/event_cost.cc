@@ -87,6 +87,7 @@ class OnOneCpu {
 
 EventCostMeter::EventCostMeter(const OverheadConfig& config)
     : configured_ns_(config.event_cost_ns),
+      may_sample_(config.budget_percent > 0),
       cpu_(static_cast<std::size_t>(std::max(0, sched_getcpu()))) {
   if (configured_ns_ != 0) return;
   const OnOneCpu pinned(cpu_);  // the same for both: another one may be slower
@@ -107,7 +108,7 @@ EventCost EventCostMeter::Measure(LiveSource& source, const TraceCollectors& col
   }
   std::vector<double> costs{(traced - untraced_) / events};
   const std::vector<std::size_t> tracepoints = SlabTracepoints(source, collectors);
-  while (!tracepoints.empty() && costs.size() < kPairs) {
+  while (may_sample_ && !tracepoints.empty() && costs.size() < kPairs) {
     source.Close(tracepoints);
     const double untraced = SecondsPerTurn();
     source.Open(tracepoints);

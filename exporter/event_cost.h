@@ -21,12 +21,13 @@ class EventCostMeter {
  public:
   // While nothing of ours is traced yet. Does nothing if the configuration gives the cost.
   explicit EventCostMeter(const OverheadConfig& config);
-  // Once everything is. Leaves the slab tracepoints out for some moments, where they can be: a
-  // machine's speed changes, so traced and untraced loops take turns.
+  // Once everything is. Where they may be sampled, it leaves the slab tracepoints out for some
+  // moments: a machine's speed changes, so traced and untraced loops take turns.
   [[nodiscard]] EventCost Measure(LiveSource& source, const TraceCollectors& collectors) const;
 
  private:
   std::uint32_t configured_ns_;
+  bool may_sample_;  // there is a budget
   std::size_t cpu_;      // on which all loops run
   double untraced_ = 0;  // seconds of one turn of the loop
 };

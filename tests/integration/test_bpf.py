@@ -99,7 +99,7 @@ class Exactness(BpfTest, test_tracing.Exactness):
 
 
 class CrossCpu(BpfTest, test_cross_cpu.CrossCpu):
-    pass
+    RACES = 8
 
 
 class Speed(BpfTest, test_resources.Speed):

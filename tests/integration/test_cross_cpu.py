@@ -28,6 +28,8 @@ class CrossCpu(TracingTest):
     # Others on this machine hand pages over too: the attempt with the least of that counts.
     ATTEMPTS = 5
     OTHERS = 0.1
+    # Pages at most that go uncounted as two CPUs come to one place of the table at once.
+    RACES = 0
 
     def setUp(self):
         super().setUp()
@@ -41,6 +43,10 @@ class CrossCpu(TracingTest):
         return self.start(config={"collectors": {"page": {"cross_cpu": {
             "sample_one_in": one_in, "max_pages": max_pages}}},
             "tracefs": {"buffer_size_kb": 16384}, **more})
+
+    @staticmethod
+    def lost(exporter):
+        return sum(exporter.scrape().by("kmem_exporter_events_lost_total", "reason").values())
 
     def assert_nothing_lost(self, exporter):
         self.assertEqual(exporter.scrape().by("kmem_exporter_events_lost_total", "reason").get("dropped", 0), 0)
@@ -73,8 +79,10 @@ class CrossCpu(TracingTest):
         exporter = self.start_sampling(1)
         results = []
         for _ in range(self.ATTEMPTS):
+            lost = self.lost(exporter)
             [(same, cross)] = self.counted([exporter], lambda: hand_over(self.one, self.one))
-            self.assertGreaterEqual(same, PAGES)
+            lost = self.lost(exporter) - lost  # with the engine bpf, events within events
+            self.assertGreaterEqual(same + lost, PAGES - self.RACES)
             results.append(cross)
         print(f"\n  of {PAGES} pages, freed elsewhere {results}")
         if min(results) > PAGES * self.OTHERS:
