@@ -147,7 +147,7 @@ constexpr auto kRows = std::to_array<ConfigRow>({
     {"collectors.slab.live.enabled", [](Config& c) -> ConfigTarget { return &c.collectors.slab_options.live.enabled; }, {},
      "Pair slab allocations with their frees: what is alive, by function and age, and what is freed on another CPU"},
     {"collectors.slab.live.sample_one_in", [](Config& c) -> ConfigTarget { return &c.collectors.slab_options.live.sample_one_in; },
-     {.min = 1, .max = 1024}, "Follow one object in so many, chosen by its pointer, and scale the gauges up"},
+     {.min = 1, .max = 1024}, "Follow one object in so many, chosen by its pointer, and scale what is shown up"},
     {"collectors.slab.live.max_objects", [](Config& c) -> ConfigTarget { return &c.collectors.slab_options.live.max_objects; },
      {.min = 1024, .max = 16777216}, "Places in the table of live objects (`tracefs`: rounded up to a power of two, of which some nine tenths can be in use)"},
     {"collectors.slab.live.exclude_call_sites", [](Config& c) -> ConfigTarget { return &c.collectors.slab_options.live.exclude_call_sites; },

@@ -27,7 +27,7 @@ class EventCostMeter {
 
  private:
   std::uint32_t configured_ns_;
-  bool may_sample_;  // there is a budget
+  bool may_sample_;      // there is a budget
   std::size_t cpu_;      // on which all loops run
   double untraced_ = 0;  // seconds of one turn of the loop
 };

@@ -58,7 +58,8 @@ struct TracepointState {
   bool enabled = false;
   // Times that it fired while its own handler was at work on that CPU: known by number only.
   std::uint64_t skipped = 0;
-  // An estimate of the times that it fired while it was not traced; never falls.
+  // What is to be shown besides what was counted, for the times that it was not traced. Wraps
+  // around where that is less.
   std::uint64_t untraced = 0;
 };
 

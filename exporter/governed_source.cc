@@ -95,7 +95,7 @@ void GovernedSource::LogMode(const OverheadConfig& config, const EventCost& even
 
 EventState GovernedSource::Snapshot() {
   EventState state = source_->Snapshot();
-  scaler_.AddTo(state);
+  scaler_.Apply(state);
   state.overhead = ReadOverhead(MonotonicNs());
   return state;
 }
@@ -183,14 +183,14 @@ void GovernedSource::Do(const Governor::Action& action) {
     case Kind::kClose: {
       windows.process_at_end = ProcessSeconds();
       EventState state = Toggle([&] { return source_->Close(tracepoints); }, tracepoints.size());
-      EndWindow(action.group, state);
+      EndWindow(action.group, state, false);
       CountTraced(action.group, state.taken_at_ns, false);
       break;
     }
     case Kind::kStop: {
       windows.process_at_end = ProcessSeconds();
       EventState state = source_->Snapshot();
-      EndWindow(action.group, state);
+      EndWindow(action.group, state, true);
       spdlog::debug("{} is exact from now on", NameOf(action.group));
       break;
     }
@@ -342,7 +342,7 @@ double GovernedSource::Foretell(std::size_t group, const EventState& state, doub
   return SlowdownFactor(cpus);
 }
 
-void GovernedSource::EndWindow(std::size_t group, EventState& state) {
+void GovernedSource::EndWindow(std::size_t group, EventState& state, bool exact) {
   Windows& windows = windows_[group];
   const std::uint64_t end_ns = state.taken_at_ns;
   const auto length =
@@ -366,7 +366,7 @@ void GovernedSource::EndWindow(std::size_t group, EventState& state) {
   if (lost > 0) windows.probe.events = 0;  // its window's rates are not known as well
   const auto slowdown = SlowdownOf(group, state, length * kNs, period * kNs);
   const double left_out = (period / length - 1) * slowdown.learned;
-  scaler_.EndWindow(group, state, (1 + left_out) * std::max(loss_factor, 1.0));
+  scaler_.EndWindow(group, state, (1 + left_out) * std::max(loss_factor, 1.0), exact);
   spdlog::debug(
       "{}: a window of {:.1f} ms in {:.2f} s had {} events, {} were lost and {} came beside it; "
       "without tracing there would have been {:.3f} times as many, by the cost of an event {:.3f}",

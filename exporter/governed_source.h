@@ -83,7 +83,7 @@ class GovernedSource : public EventSource {
   void BeginProbe(std::size_t group);
   void EndProbe(std::size_t group);
   void BeginWindow(std::size_t group, EventState& state);
-  void EndWindow(std::size_t group, EventState& state);
+  void EndWindow(std::size_t group, EventState& state, bool exact);
   Slowdown SlowdownOf(std::size_t group, const EventState& state, double seconds, double period);
   // The group's events in a state.
   [[nodiscard]] std::uint64_t Counted(std::size_t group, const EventState& state) const;

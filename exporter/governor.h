@@ -62,7 +62,8 @@ class Governor {
   };
 
   // Windows begin at least so many seconds after one another, so each tracepoint is enabled and
-  // disabled at most once in that time; at most so many, with the pauses at their longest.
+  // disabled at most once in that time, a probed one twice; at most so many, with the pauses at
+  // their longest.
   static constexpr double kShortestPeriod = 2.0;
   static constexpr double kLongestPeriod = 6.0;
   static constexpr double kJitter = 1.0 / 3;  // of a pause, up or down

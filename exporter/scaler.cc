@@ -8,6 +8,7 @@ namespace kmem {
 namespace {
 
 constexpr int kFractionBits = 32;
+constexpr std::uint64_t kOne = UINT64_C(1) << kFractionBits;
 constexpr std::size_t kWordBytes = sizeof(std::uint64_t);
 
 std::uint64_t LoadCount(const std::byte* at) {
@@ -29,10 +30,13 @@ void ScaledCounter::EndWindow(std::uint64_t count, std::uint64_t factor) {
   using Wide = unsigned __int128;
   const Wide estimate = Wide{count - begin} * factor + fraction;
   fraction = static_cast<std::uint32_t>(estimate);
-  due += static_cast<std::int64_t>(estimate >> kFractionBits) -
-         static_cast<std::int64_t>(count - last);
-  if (due > 0) extra = std::max(extra, static_cast<std::uint64_t>(due));
-  last = count;
+  shown += static_cast<std::uint64_t>(estimate >> kFractionBits);
+  begin = count;
+}
+
+std::uint64_t ScaledCounter::Show(std::uint64_t count, bool traced) {
+  most = std::max(most, shown + (traced && count > begin ? count - begin : 0));
+  return most;
 }
 
 Scaler::Scaler(const TraceCollectors& collectors, const std::vector<SampleGroup>& groups)
@@ -90,45 +94,56 @@ void Scaler::Record(std::size_t group, EventState& state, Visit visit) {
 
 void Scaler::Start(std::size_t group, EventState& state) {
   const std::scoped_lock lock(mutex_);
+  state_[group].traced = false;
   state_[group].counters.resize(CountersOf(group, state));
   state_[group].fired.resize(groups_[group].tracepoints.size());
-  Record(group, state, [](ScaledCounter& counter, std::uint64_t count) { counter.last = count; });
+  Record(group, state,
+         [](ScaledCounter& counter, std::uint64_t count) { counter.EndWindow(count, kOne); });
 }
 
 void Scaler::BeginWindow(std::size_t group, EventState& state) {
   const std::scoped_lock lock(mutex_);
+  state_[group].traced = true;
   Record(group, state, [](ScaledCounter& counter, std::uint64_t count) { counter.begin = count; });
 }
 
-void Scaler::EndWindow(std::size_t group, EventState& state, double factor) {
+void Scaler::EndWindow(std::size_t group, EventState& state, double factor, bool exact) {
   const std::scoped_lock lock(mutex_);
+  state_[group].traced = exact;
   const auto fixed =
       static_cast<std::uint64_t>(std::llround(std::ldexp(std::max(factor, 1.0), kFractionBits)));
   Record(group, state,
          [fixed](ScaledCounter& counter, std::uint64_t count) { counter.EndWindow(count, fixed); });
 }
 
-void Scaler::AddTo(EventState& state) {
+void Scaler::Apply(EventState& state) {
   const std::scoped_lock lock(mutex_);
-  const auto add = [](std::byte* word, const ScaledCounter& counter) {
-    const std::uint64_t sum = LoadCount(word) + counter.extra;
-    std::memcpy(word, &sum, sizeof sum);
-  };
   for (std::size_t group = 0; group < groups_.size(); ++group) {
-    const Group& known = state_[group];
+    Group& known = state_[group];
     if (known.fired.empty()) continue;
-    ForEachWord(group, state, add);
+    const auto show = [&known](std::byte* word, ScaledCounter& counter) {
+      const std::uint64_t sum = counter.Show(LoadCount(word), known.traced);
+      std::memcpy(word, &sum, sizeof sum);
+    };
+    ForEachWord(group, state, show);
     for (std::size_t i = 0; i < known.fired.size(); ++i) {
-      state.tracepoints[groups_[group].tracepoints[i]].untraced = known.fired[i].extra;
+      const std::size_t tracepoint = groups_[group].tracepoints[i];
+      const std::uint64_t fired = Fired(state, tracepoint);
+      // It wraps around where more was counted than is to be shown, and so does the sum.
+      state.tracepoints[tracepoint].untraced = known.fired[i].Show(fired, known.traced) - fired;
     }
     for (std::size_t i = 0; i < known.common.size(); ++i) {
       const std::size_t collector = groups_[group].collectors[i];
       collectors_[collector]->VisitCounters(
           state.tallies[collector].common, [&](const CommonCounters& found) {
+            // Who is not known yet came since: of a window, or between two.
+            ScaledCounter unknown;
             const auto at = known.common[i].find(found.place);
-            if (at == known.common[i].end() || at->second.owner != found.owner) return;
+            const bool is_known = at != known.common[i].end() && at->second.owner == found.owner;
             for (std::size_t value = 0; value < kCommonValues; ++value) {
-              add(found.values.data() + value * kWordBytes, at->second.counters.at(value));
+              unknown = {};
+              show(found.values.data() + value * kWordBytes,
+                   is_known ? at->second.counters.at(value) : unknown);
             }
           });
     }

@@ -1,14 +1,12 @@
-// Scales counters up by what was not traced. Of each counter of a sampled collector it keeps what
-// the estimate exceeds the count by; a scrape adds that to what was counted. Beyond what was
-// counted within windows nothing is known, so gauges and other words of the tallies stay as they
-// are.
+// Scales counters up by what was not traced. A window stands for the time since the last one ended:
+// its counts, times a factor, are what is shown of that time in its end. What is counted between
+// windows, while tracepoints are being enabled and disabled or one is probed, is not used and not
+// shown. Beyond what was counted within windows nothing is known, so gauges and other words of the
+// tallies stay as they are.
 //
-// A window stands for the time since the last one ended. Its counts, times the ratio of that time
-// to its own length, are the estimate; what was counted between windows, while tracepoints were
-// being enabled and disabled, is not used. Integers, with a remainder of 2^-32 carried for each
-// counter: nothing is lost by rounding, and as all that is exported is made of the same words, a
-// histogram's count is its buckets' sum, and "other" is the total less what is shown. A counter
-// never falls.
+// Integers, with a remainder of 2^-32 carried for each counter: nothing is lost by rounding, and as
+// all that is exported is made of the same words, a histogram's count is its buckets' sum, and
+// "other" is the total less what is shown. A counter never falls.
 #pragma once
 
 #include <array>
@@ -23,14 +21,16 @@ namespace kmem {
 
 // One counter of a sampled collector.
 struct ScaledCounter {
-  // The window's end, and with it the time that it stands for. `factor` has 32 bits of fraction.
+  // What it was counted for, in a window or while it was exact, becomes what it is shown for.
+  // `factor` has 32 bits of fraction.
   void EndWindow(std::uint64_t count, std::uint64_t factor);
+  // What a scrape shows: `count` is of now, or of a moment ago. Remembers it.
+  std::uint64_t Show(std::uint64_t count, bool traced);
 
-  std::uint64_t last = 0;      // the count at the last window's end
-  std::uint64_t begin = 0;     // at this window's begin
-  std::int64_t due = 0;        // the estimate less the count
-  std::uint32_t fraction = 0;  // of it: in 2^-32
-  std::uint64_t extra = 0;     // the most that was ever due
+  std::uint64_t shown = 0;     // by the last window's end
+  std::uint64_t begin = 0;     // the count since which it adds to that
+  std::uint32_t fraction = 0;  // in 2^-32
+  std::uint64_t most = 0;      // that a scrape has shown
 };
 
 class Scaler {
@@ -39,13 +39,14 @@ class Scaler {
   Scaler(const TraceCollectors& collectors, const std::vector<SampleGroup>& groups);
 
   // One thread calls these, with the state at that time: sampling starts, the group being exact up
-  // to now; a window begins; it ends. `factor` is at least 1.
+  // to now; a window begins; it ends, and the group may be exact from then on. `factor` is at
+  // least 1.
   void Start(std::size_t group, EventState& state);
   void BeginWindow(std::size_t group, EventState& state);
-  void EndWindow(std::size_t group, EventState& state, double factor);
+  void EndWindow(std::size_t group, EventState& state, double factor, bool exact);
 
-  // Any thread. Adds to a state what counters are short of.
-  void AddTo(EventState& state);
+  // Any thread. Makes what a state counted what is to be shown.
+  void Apply(EventState& state);
 
  private:
   static constexpr std::size_t kCommonValues = 3;
@@ -54,6 +55,7 @@ class Scaler {
     std::array<ScaledCounter, kCommonValues> counters;
   };
   struct Group {
+    bool traced = true;                   // in a window, or exact
     std::vector<ScaledCounter> counters;  // empty: it has never been sampled
     std::vector<ScaledCounter> fired;     // by tracepoint of the group
     // By collector of the group, by place.

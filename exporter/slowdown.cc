@@ -10,6 +10,7 @@ namespace {
 
 // Of what is taken for stolen: the cost of an event is not known better.
 constexpr double kMostStolen = 0.75;
+constexpr double kMostSlowdown = 1 / (1 - kMostStolen);
 // What is known of an event's cost wears off from window to window: this is kept.
 constexpr double kKept = 0.99;
 constexpr double kLeastNoise = 0.01 * 0.01;
@@ -50,7 +51,7 @@ void SlowdownLearner::Learn(const Probe& probe, double foretold) {
 }
 
 double SlowdownLearner::Corrected(double foretold) const {
-  return std::exp(cost_ * std::log(foretold));
+  return std::min(std::exp(cost_ * std::log(foretold)), kMostSlowdown);
 }
 
 std::vector<double> IdleSeconds(std::string_view proc_stat, double ticks_per_second) {

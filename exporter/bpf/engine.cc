@@ -380,10 +380,11 @@ void BpfEngine::ForgetPages() const {
 }
 
 EventState BpfEngine::Open(std::span<const std::size_t> tracepoints) {
-  const auto allocates_pages = [&](std::size_t i) {
-    return routes_[i].mark == KMEM_BPF_mm_page_alloc;
+  // Of what happened to pages while either of their events was left out nothing is known.
+  const auto pairs_pages = [&](std::size_t i) {
+    return routes_[i].mark == KMEM_BPF_mm_page_alloc || routes_[i].mark == KMEM_BPF_mm_page_free;
   };
-  if (cross_cpu_.enabled && std::ranges::any_of(tracepoints, allocates_pages)) ForgetPages();
+  if (cross_cpu_.enabled && std::ranges::any_of(tracepoints, pairs_pages)) ForgetPages();
   for (const std::size_t i : tracepoints) {
     const int error = AttachProgram(routes_[i]);
     const std::scoped_lock lock(mutex_);

@@ -70,7 +70,7 @@ class Reading:
 class Overhead(TracingTest):
     SECONDS = 30
     BUDGET = 0.01
-    STEADY_ERROR = 0.05  # over a minute, docs/accuracy.md
+    STEADY_ERROR = 0.05  # docs/accuracy.md
 
     def start_governed(self):
         exporter = self.start(config={"overhead": {"budget_percent": 100 * self.BUDGET}})

@@ -17,43 +17,37 @@ namespace {
 
 constexpr std::uint64_t kOne = UINT64_C(1) << 32;
 
-TEST(ScaledCounterTest, ShowsWhatTheWindowStandsFor) {
-  ScaledCounter counter{.last = 100, .begin = 110};
-  counter.EndWindow(150, 20 * kOne);  // 40 in the window, for 800; 50 were counted
-  EXPECT_EQ(counter.extra, 800U - 50U);
+TEST(ScaledCounterTest, ShowsWhatTheWindowStandsForAndNotWhatCameBeforeIt) {
+  ScaledCounter counter{.shown = 100, .begin = 110};
+  EXPECT_EQ(counter.Show(130, true), 120U);  // the window goes on
+  counter.EndWindow(150, 20 * kOne);         // 40 in the window, for 800
+  EXPECT_EQ(counter.Show(155, false), 900U);
 }
 
 TEST(ScaledCounterTest, LosesNothingByRounding) {
   ScaledCounter counter;
-  std::uint64_t count = 0;
-  for (int window = 0; window < 3'000'000; ++window) {
-    counter.begin = count;
-    counter.EndWindow(++count, kOne + kOne / 3);
-  }
-  EXPECT_NEAR(static_cast<double>(counter.extra), 1e6, 1);
+  for (std::uint64_t count = 1; count <= 3'000'000; ++count)
+    counter.EndWindow(count, kOne + kOne / 3);
+  EXPECT_NEAR(static_cast<double>(counter.shown), 4e6, 1);
 }
 
 TEST(ScaledCounterTest, StaysAsItIsWhereEverythingWasTraced) {
   ScaledCounter counter;
   for (std::uint64_t count = 0; count < 100; ++count) {
-    counter.begin = counter.last;
     counter.EndWindow(count, kOne);
-    EXPECT_EQ(counter.extra, 0U);
+    EXPECT_EQ(counter.Show(count, true), count);
   }
 }
 
-TEST(ScaledCounterTest, NeverFallsAndPaysBackWhatItOwes) {
+TEST(ScaledCounterTest, NeverFallsWhereAScrapeSawMoreThanTheWindowHas) {
   ScaledCounter counter;
-  counter.EndWindow(10, 5 * kOne);  // 40 more
-  counter.begin = 110;
-  counter.EndWindow(110, 5 * kOne);  // 100 were counted outside of the window
-  EXPECT_EQ(counter.extra, 40U);
-  counter.begin = 110;
-  counter.EndWindow(130, 5 * kOne);  // 80 more, of which 60 are owed
-  EXPECT_EQ(counter.extra, 40U);
-  counter.begin = 130;
-  counter.EndWindow(140, 5 * kOne);
-  EXPECT_EQ(counter.extra, 60U);
+  EXPECT_EQ(counter.Show(13, true), 13U);  // three of them after the window's end
+  counter.EndWindow(10, kOne);
+  EXPECT_EQ(counter.Show(13, false), 13U);
+  counter.begin = 20;
+  EXPECT_EQ(counter.Show(5, true), 13U);  // of a moment before the window
+  counter.EndWindow(30, 2 * kOne);
+  EXPECT_EQ(counter.Show(30, false), 30U);
 }
 
 class ScalerTest : public testing::Test {
@@ -93,7 +87,7 @@ class ScalerTest : public testing::Test {
   }
   EventState Scaled() {
     EventState state = State();
-    scaler_->AddTo(state);
+    scaler_->Apply(state);
     return state;
   }
 
@@ -130,7 +124,7 @@ TEST_F(ScalerTest, ScalesCountersAndNothingElse) {
   Kmalloc(1, 100, 0x1000);
   Kmalloc(1, 200, 0x2000);
   state = State();
-  scaler_->EndWindow(slab, state, 10);
+  scaler_->EndWindow(slab, state, 10, false);
   const EventState scaled = Scaled();
   const auto& cpu1 = scaled.tallies[0].At<slab_tally>(1);
   EXPECT_EQ(cpu1.counts.kmalloc.alloc.allocations, 20U);
@@ -197,9 +191,9 @@ TEST_F(ScalerTest, NothingFallsAndSumsHoldWhateverHappens) {
       scaler_->BeginWindow(slab, state);
       open = true;
     } else if (sampled && random() % 2 == 0) {
-      scaler_->EndWindow(slab, state, 1 + static_cast<double>(random() % 5000) / 100);
       sampled = random() % 10 != 0;
       open = !sampled;
+      scaler_->EndWindow(slab, state, 1 + static_cast<double>(random() % 5000) / 100, open);
     }
     EventState scaled = Scaled();
     now_ns += 11'000'000'000;

@@ -178,8 +178,8 @@ void Drain(const History& history, std::mt19937& random, LiveRig& rig, std::uint
 TEST(SlabLiveQueueTest, WhateverTheOrderOfReadingEachPairIsCountedAndEachOnce) {
   std::mt19937 random(31);  // NOLINT(*-msc51-cpp): the same histories in each run
   for (const bool unseen : {false, true}) {
-    for (const std::uint64_t interval : {20, 300, 5000, 50'000}) {
-      for (const std::uint64_t pointers : {1, 20, 500}) {
+    for (const std::uint64_t interval : {20U, 300U, 5000U, 50'000U}) {
+      for (const std::uint64_t pointers : {1U, 20U, 500U}) {
         const History history = RandomHistory(random, pointers, 10'000, {.unseen = unseen});
         const Pairs pairs = PairsOf(history);
         LiveRig rig;
@@ -195,7 +195,7 @@ TEST(SlabLiveQueueTest, WhateverTheOrderOfReadingEachPairIsCountedAndEachOnce) {
 
 TEST(SlabLiveQueueTest, WhatFindsNoRoomToWaitIsInNeitherAndTheGaugesAreRight) {
   std::mt19937 random(32);  // NOLINT(*-msc51-cpp): the same histories in each run
-  for (const std::uint64_t interval : {300, 2000}) {
+  for (const std::uint64_t interval : {300U, 2000U}) {
     const History history = RandomHistory(random, 200, 20'000, {.simultaneous = false});
     const Pairs pairs = PairsOf(history);
     LiveRig rig(1024);

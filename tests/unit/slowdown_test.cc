@@ -77,6 +77,12 @@ TEST(SlowdownLearnerTest, MakesNothingUpForALoadThatIsNotSlowedDown) {
   EXPECT_DOUBLE_EQ(learner.Corrected(1), 1);
 }
 
+TEST(SlowdownLearnerTest, StaysFiniteWhateverIsMeasured) {
+  SlowdownLearner learner;
+  for (int window = 0; window < 100; ++window) learner.Learn({.part = 0.01, .ratio = 1e9}, 4);
+  EXPECT_DOUBLE_EQ(learner.Corrected(4), 4);
+}
+
 TEST(SlowdownTest, ReadsIdleTimeByCpu) {
   EXPECT_THAT(
       IdleSeconds("cpu  1 2 3 400 50 6\ncpu0 1 1 1 300 20 3\ncpu2 0 1 2 100 30 3\nintr 1\n", 100),
