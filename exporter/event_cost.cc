@@ -107,8 +107,9 @@ EventCost EventCostMeter::Measure(LiveSource& source, const TraceCollectors& col
     return {.seconds = assumed, .how = "assumed, slab events are not traced"};
   }
   std::vector<double> costs{(traced - untraced_) / events};
-  const std::vector<std::size_t> tracepoints = SlabTracepoints(source, collectors);
-  while (may_sample_ && !tracepoints.empty() && costs.size() < kPairs) {
+  std::vector<std::size_t> tracepoints;
+  if (may_sample_) tracepoints = SlabTracepoints(source, collectors);
+  while (!tracepoints.empty() && costs.size() < kPairs) {
     source.Close(tracepoints);
     const double untraced = SecondsPerTurn();
     source.Open(tracepoints);

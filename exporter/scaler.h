@@ -21,8 +21,8 @@ namespace kmem {
 
 // One counter of a sampled collector.
 struct ScaledCounter {
-  // What it was counted for, in a window or while it was exact, becomes what it is shown for.
-  // `factor` has 32 bits of fraction.
+  // Adds what was counted since `begin`, times `factor`, which has 32 bits of fraction, to what is
+  // shown.
   void EndWindow(std::uint64_t count, std::uint64_t factor);
   // What a scrape shows: `count` is of now, or of a moment ago. Remembers it.
   std::uint64_t Show(std::uint64_t count, bool traced);
