@@ -1,6 +1,7 @@
 """A real Prometheus, for tests, drills and pictures."""
 import http.client
 import json
+import random
 import re
 import socket
 import subprocess
@@ -9,9 +10,16 @@ import urllib.parse
 
 
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """For programs that can't tell which they got for 0. The kernel gives none below 32768 to whoever asks
+    for any (Documentation/networking/ip-sysctl.rst, ip_local_port_range)."""
+    while True:
+        port = random.randrange(20000, 30000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
 
 
 class Prometheus:
@@ -19,7 +27,7 @@ class Prometheus:
 
     def __init__(self, program, directory, config, *flags):
         self.log_path = f"{directory}/prometheus.log"
-        self.port = free_port()  # it can't tell which it got for 0
+        self.port = free_port()
         with open(f"{directory}/prometheus.yml", "w", encoding="utf-8") as file:
             json.dump(config, file)  # JSON is YAML
         with open(self.log_path, "wb") as log:

@@ -4,7 +4,6 @@ import os
 import pathlib
 import re
 import signal
-import socket
 import subprocess
 import tempfile
 import unittest
@@ -14,6 +13,7 @@ import yaml
 
 import cluster
 import load
+from prometheus import free_port
 from cluster import CHART, INSTANCE, ON_NODE, REPOSITORY, TRACEFS, kubectl, needs_node, render, run, wait_until
 
 PROMETHEUS = os.environ["KMEM_TEST_PROMETHEUS"]
@@ -299,9 +299,7 @@ class Discovery(ReleaseTest):
 
     def test_by_annotations_and_as_the_monitors_say(self):
         jobs = list(self.scrape_configs())
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         with tempfile.TemporaryDirectory() as directory:
             config = pathlib.Path(directory, "prometheus.yml")
             config.write_text(json.dumps({"global": {"scrape_interval": "1s"}, "scrape_configs": jobs}))
