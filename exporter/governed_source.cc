@@ -105,8 +105,9 @@ Overhead GovernedSource::ReadOverhead(std::uint64_t now_ns) {
   const std::uint64_t events =
       std::accumulate(load.events.begin(), load.events.end(), load.outside + load.lost);
   Overhead overhead = fixed_;
-  overhead.trace_seconds = static_cast<double>(events) * overhead.event_cost_seconds;
   const std::scoped_lock lock(mutex_);
+  overhead.trace_seconds =
+      static_cast<double>(events) * overhead.event_cost_seconds + cost_above_measured_seconds_;
   overhead.drain_seconds =
       load.reader_seconds + std::max(0.0, thread_seconds_ - toggle_thread_seconds_);
   overhead.toggle_seconds = toggle_seconds_;
@@ -315,7 +316,9 @@ GovernedSource::Slowdown GovernedSource::SlowdownOf(std::size_t group, const Eve
                           foretold);
   }
   probe.events = 0;
-  return {.foretold = foretold, .learned = windows.learner.Corrected(foretold)};
+  return {.foretold = foretold,
+          .learned = windows.learner.Corrected(foretold),
+          .cost_ratio = windows.learner.CostRatio(foretold)};
 }
 
 double GovernedSource::Foretell(std::size_t group, const EventState& state, double seconds,
@@ -377,7 +380,11 @@ void GovernedSource::EndWindow(std::size_t group, EventState& state, bool exact)
                                  .seconds = length * kNs,
                                  .events = events,
                                  .lost = lost,
-                                 .strays = strays});
+                                 .strays = strays,
+                                 .cost_ratio = slowdown.cost_ratio});
+  const std::scoped_lock lock(mutex_);
+  cost_above_measured_seconds_ += static_cast<double>(events + lost + strays) *
+                                  fixed_.event_cost_seconds * (slowdown.cost_ratio - 1);
   windows.events_at_end = windows.events_at_begin + events;
   windows.outside_at_end = load.outside;
 }

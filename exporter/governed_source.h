@@ -52,6 +52,7 @@ class GovernedSource : public EventSource {
   struct Slowdown {
     double foretold = 1;  // by what events cost
     double learned = 1;   // by probes, too
+    double cost_ratio = 1;
   };
 
   // One group's windows. The governing thread's, but for what scrapes read: by the mutex.
@@ -112,6 +113,7 @@ class GovernedSource : public EventSource {
   bool stopping_ = false;
   std::vector<Windows> windows_;
   double toggle_seconds_ = 0;
+  double cost_above_measured_seconds_ = 0;  // of the events of windows
   // CPU time of the governing thread, and of that what was for toggling.
   double thread_seconds_ = 0;
   double toggle_thread_seconds_ = 0;

@@ -88,7 +88,7 @@ void Governor::LearnReaderCost(double seconds, double events) {
 
 // What remains for each group, in the order in which they are served.
 void Governor::ShareBudget(double spent_elsewhere) {
-  const auto cost = [this](const Group& group) { return group.rate * CostPerEvent(); };
+  const auto cost = [this](const Group& group) { return Cost(group, group.rate); };
   double left = options_.budget * kAim - spent_elsewhere;
   std::vector<Group*> order;
   for (Group& group : groups_) {
@@ -131,7 +131,7 @@ void Governor::CheckExact(double now, std::vector<Action>& actions) {
   for (std::size_t i = 0; i < groups_.size(); ++i) {
     Group& group = groups_[i];
     if (group.sampling == Sampling::kNever || group.sampled) continue;
-    const double cost = group.rate * CostPerEvent();
+    const double cost = Cost(group, group.rate);
     group.ticks_over = cost > group.allowance ? group.ticks_over + 1 : 0;
     if (group.ticks_over >= 2 || cost > kFarOver * std::max(group.allowance, 1e-9)) {
       StartSampling(i, now, actions);
@@ -160,14 +160,14 @@ double Governor::ShortestWindow(const Group& group) {
 void Governor::PlanPeriod(Group& group) const {
   const double share = std::max(group.share, 1e-9);
   const double events = group.strays + ShortestWindow(group) * group.rate;
-  const double least = cycle_cost_ + events * CostPerEvent();
+  const double least = cycle_cost_ + Cost(group, events);
   group.period = std::clamp(std::max(cycle_cost_ / kToggleShare, least) / share, kShortestPeriod,
                             kLongestPeriod);
 }
 
 double Governor::WindowSeconds(const Group& group) const {
-  const double cost = std::max(group.rate * CostPerEvent(), 1e-9);
-  const double spend = group.share * group.period - cycle_cost_ - group.strays * CostPerEvent();
+  const double cost = std::max(Cost(group, group.rate), 1e-9);
+  const double spend = group.share * group.period - cycle_cost_ - Cost(group, group.strays);
   const double shortest = ShortestWindow(group);
   const double longest = std::min(group.longest_window, kLongestWindowShare * group.period);
   return std::clamp(spend / cost, shortest, std::max(shortest, longest));
@@ -234,7 +234,8 @@ void Governor::WindowEnded(std::size_t index, const Window& window) {
     group.longest_window = std::min(group.longest_window * 1.5, kLongestPeriod);
   }
   if (window.now > group.lossy_until) group.lossy_rate = 0;
-  double pressure = seen * CostPerEvent() / std::max(group.allowance, 1e-9);
+  group.cost_ratio = window.cost_ratio;
+  double pressure = Cost(group, seen) / std::max(group.allowance, 1e-9);
   if (group.lossy_rate > 0) pressure = std::max(pressure, seen / group.lossy_rate);
   Smooth(group.pressure, std::min(pressure, kMostPressure));
   if (std::max(pressure, group.pressure) >= kBackBelow) {
@@ -244,6 +245,7 @@ void Governor::WindowEnded(std::size_t index, const Window& window) {
   }
   if (!group.sampled) {  // it stays open: what came before the calm no longer counts
     group.rate = seen;
+    group.cost_ratio = 1;
     return;
   }
   PlanPause(group, window.now);

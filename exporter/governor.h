@@ -59,6 +59,7 @@ class Governor {
     std::uint64_t events = 0;
     std::uint64_t lost = 0;
     std::uint64_t strays = 0;  // events that cost as well, before it and after the one before
+    double cost_ratio = 1;     // of what an event has turned out to cost to event_cost_seconds
   };
 
   // Windows begin at least so many seconds after one another, so each tracepoint is enabled and
@@ -86,10 +87,11 @@ class Governor {
     bool sampled = false;
     bool open = true;
     bool probing = false;
-    double rate = 0;       // events a second while it is traced, smoothed
-    double allowance = 0;  // seconds per second that it may cost and be exact
-    double share = 0;      // that it may cost if it is sampled
-    double strays = 0;     // events of a cycle outside of its window, smoothed
+    double rate = 0;        // events a second while it is traced, smoothed
+    double allowance = 0;   // seconds per second that it may cost and be exact
+    double share = 0;       // that it may cost if it is sampled
+    double strays = 0;      // events of a cycle outside of its window, smoothed
+    double cost_ratio = 1;  // of its last window; 1 while it is exact
     // Exact.
     int ticks_over = 0;
     // Sampled.
@@ -105,7 +107,12 @@ class Governor {
     double lossy_until = 0;
   };
 
-  [[nodiscard]] double CostPerEvent() const { return options_.event_cost_seconds + reader_cost_; }
+  [[nodiscard]] double CostPerEvent(double ratio = 1) const {
+    return options_.event_cost_seconds * ratio + reader_cost_;
+  }
+  [[nodiscard]] double Cost(const Group& group, double events) const {
+    return events * CostPerEvent(group.cost_ratio);
+  }
   void LearnReaderCost(double seconds, double events);
   void ShareBudget(double spent_elsewhere);
   void ActOnLosses(double lost_share, double now, std::vector<Action>& actions);

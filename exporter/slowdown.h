@@ -37,11 +37,14 @@ class SlowdownLearner {
   // Learns from a window for which SlowdownFactor() has foretold this.
   void Learn(const Probe& probe, double foretold);
   [[nodiscard]] double Corrected(double foretold) const;
+  // How many times what was measured an event has cost there; at least 1.
+  [[nodiscard]] double CostRatio(double foretold) const;
 
  private:
   // The logarithm of the slowdown, to what was foretold: how much more an event costs than was
-  // measured. At first that is known no better than by half.
-  static constexpr double kFirstDoubt = 0.5 * 0.5;
+  // measured. At first that is hardly known: where all CPUs are busy at once, events have been seen
+  // to cost three times as much.
+  static constexpr double kFirstDoubt = 1.0 * 1.0;
   double cost_ = 1;
   double doubt_ = kFirstDoubt;
   double noise_ = 0.05 * 0.05;  // variance of what probes show beside it, in logarithms

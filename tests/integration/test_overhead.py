@@ -1,10 +1,12 @@
 """What tracing may cost: a storm on all CPUs is sampled, its numbers are estimates that are near, and
-what comes after it is exact again."""
+what comes after it is exact again.
+
+KMEM_TEST_ESTIMATE_SECONDS makes the storm longer than its 30 seconds: `make estimates`.
+"""
 import math
 import mmap
 import os
 import signal
-import struct
 import time
 import unittest
 
@@ -18,7 +20,8 @@ class Storm:
 
     def __init__(self):
         self._cpus = sorted(os.sched_getaffinity(0))
-        self._counts = mmap.mmap(-1, 8 * len(self._cpus))
+        # Not by struct.pack_into(), which clears what it writes to first.
+        self._counts = memoryview(mmap.mmap(-1, 8 * len(self._cpus))).cast("Q")
         self._children = [self._start(place, cpu) for place, cpu in enumerate(self._cpus)]
 
     def _start(self, place, cpu):
@@ -27,7 +30,7 @@ class Storm:
             return child
         try:
             os.sched_setaffinity(0, {cpu})
-            pipe, close, pack_into, count = os.pipe, os.close, struct.pack_into, 0
+            pipe, close, count = os.pipe, os.close, 0
             parent = os.getppid()
             while os.getppid() == parent:
                 for _ in range(100):
@@ -35,12 +38,12 @@ class Storm:
                     close(ends[0])
                     close(ends[1])
                 count += 100
-                pack_into("Q", self._counts, 8 * place, count)
+                self._counts[place] = count
         finally:
             os._exit(0)
 
     def pipes(self):
-        return sum(struct.unpack(f"{len(self._cpus)}Q", self._counts))
+        return sum(self._counts)
 
     def stop(self):
         for child in self._children:
@@ -68,9 +71,9 @@ class Reading:
 
 @only_where_speed_counts
 class Overhead(TracingTest):
-    SECONDS = 30
+    SECONDS = float(os.environ.get("KMEM_TEST_ESTIMATE_SECONDS", "30"))
     BUDGET = 0.01
-    STEADY_ERROR = 0.05  # docs/accuracy.md
+    STEADY_ERROR = 0.05 if SECONDS < 300 else 0.02  # docs/accuracy.md
 
     def start_governed(self):
         exporter = self.start(config={"overhead": {"budget_percent": 100 * self.BUDGET}})
@@ -124,7 +127,7 @@ class Overhead(TracingTest):
         allowed = self.STEADY_ERROR + 3 * spread * math.sqrt(2.5 / self.SECONDS)
         share = end.share_traced(begin)
         cost = (end.spent - begin.spent) / (end.time - begin.time) / cpus
-        print(f"\n  {self.ENGINE}: sampled after {taken:.1f} s; {pipes / self.SECONDS:.0f} pipes/s, "
+        print(f"\n  {self.ENGINE}: sampled after {taken:.1f} s; {self.SECONDS:g} s of {pipes / self.SECONDS:.0f} pipes/s, "
               f"rates spread by {spread:.1%}; traced {share:.2%} of the time at {cost:.2%} of the "
               f"CPUs; estimate {estimate / pipes - 1:+.2%}, allowed {allowed:.1%}")
         self.assertLess(share, 0.9)
