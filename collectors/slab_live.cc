@@ -171,11 +171,12 @@ void SlabLiveBook::Export(const SlabTables& tables, const State& state, const Ke
     dropped.Add({{"reason", kReasons.at(i)}}, static_cast<double>(totals.dropped.at(i)));
   }
   const bool complete = state.whole && totals.dropped[SLAB_LIVE_TABLE_FULL] == 0 &&
-                        totals.dropped[SLAB_LIVE_BUSY] == 0;
+                        totals.dropped[SLAB_LIVE_BUSY] == 0 && totals.stale == 0;
   FamilyBuilder(out, FamilyBuilder::Type::Gauge, "kmem_exporter_live_complete",
                 "Whether every allocation and free has been followed since the start: 0 once an "
-                "event was lost or the table had no place. An object whose free was lost then "
-                "seems to be alive until its pointer is used again.")
+                "event was lost or the table had no place, and while the kernel's table can't be "
+                "read. An object whose free was lost then seems to be alive until its pointer is "
+                "used again.")
       .Add({}, complete ? 1 : 0);
 }
 

@@ -44,6 +44,7 @@ struct SlabLiveSite {
 };
 struct SlabLiveTotals {
   std::array<std::uint64_t, SLAB_LIVE_REASONS> dropped;
+  std::uint64_t stale = 0;  // 1: the sites are those of an earlier reading, the last one failed
 };
 // Append them. For the thread that owns `live`; with `lasting` it looks through the whole table.
 void AppendLive(const slab_live& live, bool lasting, std::vector<std::byte>& out);

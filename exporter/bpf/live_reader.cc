@@ -1,9 +1,11 @@
 #include "exporter/bpf/live_reader.h"
 
 #include <bpf/bpf.h>
+#include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 #include <utility>
 
 #include "exporter/clocks.h"
@@ -33,18 +35,25 @@ LiveReader::LiveReader(int live_map, int left_out_map, SlabLiveOptions options,
 
 void LiveReader::Read(std::uint64_t now_ns, const SlabLiveTotals& dropped,
                       const std::vector<std::span<const kmem_slot>>& tables) {
-  dropped_ = dropped;
+  totals_.dropped = dropped.dropped;
   if (now_ns < next_ns_) return;
+  const std::vector<SlabLiveSite> last = sites_;
   for (SlabLiveSite& site : sites_) Clear(site);
-  ReadMap(now_ns);
-  Judge(tables);
+  const int error = ReadMap(now_ns);
+  NoteError(error);
+  if (error == 0) {
+    Judge(tables);
+  } else {  // a part of the map is not to pass for all of it
+    for (SlabLiveSite& site : sites_) Clear(site);
+    std::ranges::copy(last, sites_.begin());
+  }
   const std::uint64_t end = MonotonicNs();
   next_ns_ = end + kRest * (end - std::min(now_ns, end));
 }
 
 // The kernel goes from bucket to bucket (__htab_map_lookup_and_delete_batch in
 // kernel/bpf/hashtab.c): an object that is there all the while is met once.
-void LiveReader::ReadMap(std::uint64_t now_ns) {
+int LiveReader::ReadMap(std::uint64_t now_ns) {
   std::uint32_t bucket = 0;
   bool first = true;
   for (;;) {
@@ -56,11 +65,19 @@ void LiveReader::ReadMap(std::uint64_t now_ns) {
       objects_.resize(keys_.size());
       continue;
     }
-    if (error != 0 && error != -ENOENT) return;
+    if (error != 0 && error != -ENOENT) return -error;
     for (std::uint32_t i = 0; i < count; ++i) Count(objects_[i].call_site, objects_[i], now_ns);
-    if (error == -ENOENT) return;  // that was all
+    if (error == -ENOENT) return 0;  // that was all
     first = false;
   }
+}
+
+void LiveReader::NoteError(int error) {
+  if (error != 0 && totals_.stale == 0) {
+    spdlog::warn("bpf: live objects can't be read, what is shown is older: {}",
+                 std::strerror(error));
+  }
+  totals_.stale = error == 0 ? 0 : 1;
 }
 
 void LiveReader::Count(std::uint64_t call_site, const kmem_bpf_live& object, std::uint64_t now_ns) {

@@ -49,6 +49,17 @@ class Losses(TracingTest):
         self.assert_all_accounted_for(exporter)
         self.assert_counting(exporter, pipes=50)
 
+    def test_after_a_loss_it_is_said_that_live_memory_is_no_longer_complete(self):
+        exporter = self.start(config={"tracefs": SMALL,
+                                      "collectors": {"slab": {"live": {"enabled": True}}}})
+        metrics = exporter.scrape_now()
+        lost = metrics["kmem_exporter_events_lost_total"]
+        self.assertEqual(metrics["kmem_exporter_live_complete"], 0 if lost else 1)
+        self.overflow(exporter)
+        metrics = exporter.scrape_now()
+        self.assertGreater(metrics["kmem_exporter_events_lost_total"], lost)
+        self.assertEqual(metrics["kmem_exporter_live_complete"], 0)
+
     def test_read_and_lost_add_up_to_what_the_kernel_counted_exactly(self):
         # rss_stat alone: nothing fires it while both sides are only looked at.
         if not tracefs.kernel_has("rss_stat"):

@@ -1,18 +1,23 @@
 """Call sites and caches by name, on the live kernel: known loads, hidden symbols, the cap."""
 import os
+import re
 import shutil
 import subprocess
 import unittest
 
 import load
 import tracefs
-from harness import TracingTest, wait_until
+from harness import PROGRAM, TIME_SCALE, TracingTest, wait_until
 from test_bpf import ONLY_BPF, why_unusable
 
 NO_SYSLOG = ["setpriv", "--bounding-set=-syslog"]
 KPTR_RESTRICT = "/proc/sys/kernel/kptr_restrict"
 ALLOCATIONS = "kmem_slab_callsite_allocations_total"
 TOTALS = ("allocations_total", "requested_bytes_total", "allocated_bytes_total")
+# A kernel address: in hexadecimal, as a whole number, and as a number of the text format.
+ADDRESS = re.compile(r".*(\b(0x)?ffff[0-9a-f]{8,}|\b1844[67]\d{15}\b|\b1\.844[67]\d*e\+?19).*", re.I)
+# All that could tell of one.
+TALKATIVE = {"log": {"level": "debug"}, "collectors": {"slab": {"live": {"enabled": True}}}}
 
 
 class kptr_restrict:
@@ -103,7 +108,25 @@ class Names(TracingTest):
         self.assertEqual({name for name in names if "callsite" in name or "slab_cache" in name
                           or "slab_kmalloc" in name or "symbols" in name or "folded" in name}, set())
 
-    def assert_hidden(self, exporter):
+    def assert_no_address(self, exporter, prefix=()):
+        """Nowhere, whether functions have names or not: it would tell where the kernel lies."""
+        texts = {"log": exporter.log(), "/metrics": exporter.text_now(),
+                 "/": exporter.request("/").body.decode()}
+        for form in ("--json", None):
+            config = self.config_file({**TALKATIVE, "engine": self.ENGINE})
+            command = [*prefix, PROGRAM, "report", "--duration=1", f"--config.file={config}"]
+            with subprocess.Popen([*command, form] if form else command, encoding="utf-8",
+                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE) as report:
+                load.mixed()
+                out, log = report.communicate(timeout=20 * TIME_SCALE)
+            self.assertEqual(report.returncode, 0, log)
+            self.assertIn("other", out)
+            texts[f"report {form}"] = out + log
+        for where, text in texts.items():
+            found = ADDRESS.search(text)
+            self.assertIsNone(found, f"{where}: {found and found[0]}")
+
+    def assert_hidden(self, exporter, prefix=()):
         load.mixed()
         metrics = exporter.scrape()
         self.assertEqual(set(metrics.by(ALLOCATIONS, "call_site")), {"other"})
@@ -111,19 +134,21 @@ class Names(TracingTest):
         warnings = exporter.log_lines("call sites have no names")
         self.assertEqual(len(warnings), 1, exporter.log())
         self.assertIn("CAP_SYSLOG", warnings[0])
+        self.assert_no_address(exporter, prefix)
 
     @unittest.skipUnless(shutil.which("setpriv"), "no setpriv here")
     def test_without_cap_syslog_names_are_hidden_and_the_log_says_what_they_need(self):
-        self.assert_hidden(self.start_engine(prefix=NO_SYSLOG))
+        self.assert_hidden(self.start_engine(prefix=NO_SYSLOG, config=TALKATIVE), NO_SYSLOG)
 
     def test_kptr_restrict_2_hides_the_names_from_everybody(self):
         with kptr_restrict(2):
-            self.assert_hidden(self.start_engine())
+            self.assert_hidden(self.start_engine(config=TALKATIVE))
 
     def test_kptr_restrict_1_does_not_hide_them_from_who_has_the_capability(self):
         with kptr_restrict(1):
-            exporter = self.start_engine()
+            exporter = self.start_engine(config=TALKATIVE)
             self.wait_for(exporter, ALLOCATIONS, "call_site", "alloc_pipe_info")
+            self.assert_no_address(exporter)
 
     def test_a_cache_has_its_name(self):
         exporter = self.start_engine()

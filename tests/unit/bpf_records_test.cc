@@ -1,32 +1,24 @@
 // The collectors' arithmetic in the kernel and here gives the same state: recorded events are run
 // through the BPF programs (BPF_PROG_TEST_RUN) and through the dispatcher, and every word compared.
-#include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include <array>
-#include <cerrno>
 #include <cstring>
 #include <map>
 #include <memory>
+#include <ostream>
+#include <set>
 #include <string>
 #include <vector>
 
+#include "bpf_programs.h"
 #include "collectors/slab_tables.h"
 #include "dispatch_rig.h"
-#include "exporter/bpf/programs.h"
-// kmem.bpf.c with the time as its twelfth argument.
-#include "kmem_bpf_timed.skel.h"
 
 namespace kmem {
 namespace {
-
-constexpr std::size_t kArguments = 12;
-constexpr std::size_t kTime = kArguments - 1;
-using Arguments = std::array<std::uint64_t, kArguments>;
 
 // Of a tracepoint: the record's fields in the order of its arguments; "" is one that no program
 // reads. And the program.
@@ -59,79 +51,6 @@ std::map<std::string, Source> SourcesOf(bool has_refill) {
   };
 }
 
-// All programs, loaded and attached to nothing; they are run on CPU 0.
-class Programs {
- public:
-  Programs(const TraceCollectors& collectors, const KernelFacts& facts) {
-    if (skeleton_ == nullptr) throw std::runtime_error("the programs can't be opened");
-    for (unsigned char& wanted : skeleton_->rodata->kmem_wanted) wanted = 1;
-    skeleton_->rodata->kmem_wanted_sites = 1;
-    skeleton_->rodata->kmem_wanted_caches = 1;
-    const PageCrossOptions cross_cpu = PageOptions{}.cross_cpu;
-    skeleton_->rodata->kmem_cross_one_in = cross_cpu.sample_one_in;
-    skeleton_->rodata->kmem_cross_threshold = page_cross_threshold(cross_cpu.sample_one_in);
-    skeleton_->rodata->kmem_cross_sets = cross_cpu.sets();
-    bpf_map__set_max_entries(skeleton_->maps.kmem_pages, cross_cpu.sets());
-    bpf_map__set_max_entries(skeleton_->maps.kmem_cpus,
-                             static_cast<std::uint32_t>(libbpf_num_possible_cpus()));
-    // These are for a live kernel's struct kmem_cache.
-    bpf_program__set_autoload(skeleton_->progs.kmem_cache_alloc_load, false);
-    bpf_program__set_autoload(skeleton_->progs.kmem_cache_alloc_nameless, false);
-    bpf_program__set_autoload(skeleton_->progs.kmem_cache_alloc_read, false);
-    bpf_program__set_autoload(skeleton_->progs.kmem_cache_free, false);
-    error_ = kmem_bpf_timed__load(skeleton_.get());
-    if (error_ != 0) return;
-    void* const states = mmap(nullptr, sizeof(kmem_bpf_cpu), PROT_READ | PROT_WRITE, MAP_SHARED,
-                              bpf_map__fd(skeleton_->maps.kmem_cpus), 0);
-    if (states == MAP_FAILED) throw std::runtime_error("the state can't be mapped");
-    cpu_ = static_cast<kmem_bpf_cpu*>(states);
-    for (std::size_t i = 0; i < collectors.size(); ++i) {
-      collectors[i]->Init(Tally(*collectors[i]), facts, 0);
-    }
-  }
-  Programs(const Programs&) = delete;
-  Programs& operator=(const Programs&) = delete;
-  ~Programs() {
-    if (cpu_ != nullptr) munmap(cpu_, sizeof *cpu_);
-  }
-
-  [[nodiscard]] int error() const { return error_; }
-  [[nodiscard]] const kmem_bpf_cpu& cpu() const { return *cpu_; }
-  [[nodiscard]] kmem_bpf_cpu& cpu() { return *cpu_; }
-  [[nodiscard]] std::byte* Tally(const TraceCollector& collector) {
-    const auto part = std::ranges::find(kBpfTallies, collector.name(), &BpfTally::collector);
-    return reinterpret_cast<std::byte*>(cpu_) + part->offset;
-  }
-  void Run(const char* program, const Arguments& arguments) {
-    const bpf_program* found = bpf_object__find_program_by_name(skeleton_->obj, program);
-    ASSERT_NE(found, nullptr) << program;
-    bpf_test_run_opts options{};
-    options.sz = sizeof options;
-    options.ctx_in = arguments.data();
-    options.ctx_size_in = sizeof arguments;
-    options.flags = BPF_F_TEST_RUN_ON_CPU;
-    ASSERT_EQ(bpf_prog_test_run_opts(bpf_program__fd(found), &options), 0)
-        << program << ": " << std::strerror(errno);
-  }
-
- private:
-  std::unique_ptr<kmem_bpf_timed, void (*)(kmem_bpf_timed*)> skeleton_{kmem_bpf_timed__open(),
-                                                                       &kmem_bpf_timed__destroy};
-  int error_ = 0;
-  kmem_bpf_cpu* cpu_ = nullptr;
-};
-
-// Of what loading them ended with: why programs can't be loaded here, or nullptr.
-const char* WhyNotHere(int error) {
-  if (error == -EPERM) return "no permission to load BPF programs";
-  if (error == -ENOSYS) return "no bpf(2): a kernel without it, or QEMU's emulation of one";
-  // libbpf's way to say it, for programs that read the kernel's own structs.
-  if (error == -ESRCH && access("/sys/kernel/btf/vmlinux", R_OK) != 0) {
-    return "no /sys/kernel/btf/vmlinux: /sys is not mounted, or the kernel has no BTF";
-  }
-  return nullptr;
-}
-
 class BpfRecordsTest : public ::testing::TestWithParam<std::string> {
  protected:
   static void SetUpTestSuite() { libbpf_set_print(nullptr); }
@@ -140,7 +59,7 @@ class BpfRecordsTest : public ::testing::TestWithParam<std::string> {
 // Runs every record of the page through the program of its tracepoint.
 class Replay {
  public:
-  Replay(const std::string& kernel, const Formats& formats, Programs& programs)
+  Replay(const std::string& kernel, const Formats& formats, BpfPrograms& programs)
       : programs_(programs) {
     const bool has_refill =
         FormatText(kernel, "mm_page_alloc_zone_locked").find("int percpu_refill;") !=
@@ -163,8 +82,8 @@ class Replay {
     const auto found = events_.find(id);
     if (found == events_.end()) return;
     const Bound& event = found->second;
-    Arguments arguments{};
-    arguments[kTime] = time;
+    BpfArguments arguments{};
+    arguments[kBpfTime] = time;
     for (std::size_t i = 0; i < event.fields.size(); ++i) {
       arguments[i] = LoadField(record, event.fields[i]);
     }
@@ -183,7 +102,7 @@ class Replay {
     Source source;
     std::vector<BoundField> fields;
   };
-  Programs& programs_;
+  BpfPrograms& programs_;
   std::map<std::uint16_t, Bound> events_;
 };
 
@@ -200,13 +119,35 @@ void ForgetOwnership(extfrag_tally& tally) {
 }
 
 // What the tables hold, by call site, whichever of them it is in.
-using Sites = std::map<std::uint64_t, std::array<std::uint64_t, 3>>;
+struct SiteCounts {
+  std::array<std::uint64_t, SLAB_SITE_SIZES> sums{};
+  std::uint64_t classes = 0;          // a bit for each bucket of sizes
+  std::set<std::uint64_t> one_sizes;  // of each table that has seen one size only
+  bool several = false;               // a table has seen several
+  [[nodiscard]] std::uint64_t FixedSize() const {
+    return several || one_sizes.size() != 1 ? 0 : *one_sizes.begin();
+  }
+  bool operator==(const SiteCounts& other) const {
+    return sums == other.sums && classes == other.classes && FixedSize() == other.FixedSize();
+  }
+};
+using Sites = std::map<std::uint64_t, SiteCounts>;
 void AddSites(std::span<const kmem_slot> slots, Sites& sites) {
   for (const kmem_slot& slot : slots) {
     if (slot.key == 0) continue;
     EXPECT_EQ(slot.generation % 2, 0U);
-    for (std::size_t i = 0; i < 3; ++i) sites[slot.key].at(i) += slot.values[i];
+    SiteCounts& site = sites[slot.key];
+    for (std::size_t i = 0; i < site.sums.size(); ++i) site.sums.at(i) += slot.values[i];
+    const std::uint64_t sizes = slot.values[SLAB_SITE_SIZES];
+    const std::uint64_t varies = UINT64_C(1) << SLAB_SIZES_VARY_SHIFT;
+    site.classes |= (sizes & ~varies) >> SLAB_SIZES_CLASSES_SHIFT;
+    site.several |= (sizes & varies) != 0;
+    if ((sizes & varies) == 0) site.one_sizes.insert(static_cast<std::uint32_t>(sizes));
   }
+}
+void PrintTo(const SiteCounts& site, std::ostream* out) {
+  *out << "sums " << ::testing::PrintToString(site.sums) << ", classes " << std::hex << site.classes
+       << std::dec << ", fixed size " << site.FixedSize();
 }
 Sites SitesOf(const kmem_bpf_cpu& cpu) {
   Sites sites;
@@ -227,8 +168,8 @@ TEST_P(BpfRecordsTest, TheProgramsAndTheDispatcherGiveTheSameState) {
   for (const char* file : {"cpu0.raw", "cpu1.raw"}) {
     SCOPED_TRACE(file);
     DispatchRig rig(GetParam(), 1);
-    Programs programs(rig.collectors(), rig.facts());
-    if (const char* why = WhyNotHere(programs.error())) GTEST_SKIP() << why;
+    BpfPrograms programs(rig.collectors(), rig.facts());
+    if (const char* why = programs.WhyNotHere()) GTEST_SKIP() << why;
     ASSERT_EQ(programs.error(), 0) << std::strerror(-programs.error());
     Replay replay(GetParam(), rig.formats(), programs);
     for (const HeapPage& page : ReadPages(GetParam(), file)) {
@@ -249,8 +190,12 @@ TEST_P(BpfRecordsTest, TheProgramsAndTheDispatcherGiveTheSameState) {
       EXPECT_EQ(std::memcmp(here, kernel, collector.tally_bytes()), 0) << collector.name();
     }
     rig.dispatcher().ReadCommon(0);
-    EXPECT_GE(SitesOf(programs.cpu()).size(), 10U);
-    EXPECT_EQ(SitesOf(programs.cpu()), SitesOf(rig.state().tallies.at(0)));
+    const Sites sites = SitesOf(programs.cpu());
+    EXPECT_GE(sites.size(), 10U);
+    EXPECT_EQ(sites, SitesOf(rig.state().tallies.at(0)));
+    const auto fixed = [](const auto& site) { return site.second.FixedSize() != 0; };
+    EXPECT_TRUE(std::ranges::any_of(sites, fixed));
+    EXPECT_FALSE(std::ranges::all_of(sites, fixed));
     for (std::size_t mark = 0; mark < kBpfTracepoints.size(); ++mark) {
       const kmem_bpf_mark& is = programs.cpu().marks[mark];
       EXPECT_EQ(is.sequence, 2 * rig.EventsRead(std::string(kBpfTracepoints[mark])))
@@ -268,12 +213,12 @@ class BpfProgramTest : public ::testing::Test {
  protected:
   void SetUp() override {
     libbpf_set_print(nullptr);
-    programs_ = std::make_unique<Programs>(collectors_, KernelFacts{});
-    if (const char* why = WhyNotHere(programs_->error())) GTEST_SKIP() << why;
+    programs_ = std::make_unique<BpfPrograms>(collectors_, KernelFacts{});
+    if (const char* why = programs_->WhyNotHere()) GTEST_SKIP() << why;
     ASSERT_EQ(programs_->error(), 0);
   }
   TraceCollectors collectors_ = MakeTraceCollectors({});
-  std::unique_ptr<Programs> programs_;
+  std::unique_ptr<BpfPrograms> programs_;
 };
 
 TEST_F(BpfProgramTest, AnEventThatComesWhileItsProgramIsAtWorkIsCountedAsSkipped) {
@@ -304,7 +249,7 @@ TEST_F(BpfProgramTest, WhatNoKernelPassesIsCountedAsImplausibleAndChangesNothing
   programs_->Run("mm_page_free", {1, wild});
   programs_->Run("mm_page_pcpu_drain", {1, 16, 0});
   for (std::size_t at = 1; at < 5; ++at) {
-    Arguments arguments{1, 0, 0, 0, 1};
+    BpfArguments arguments{1, 0, 0, 0, 1};
     arguments[at] = wild;
     programs_->Run("mm_page_alloc_extfrag", arguments);
   }

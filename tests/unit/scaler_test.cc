@@ -7,6 +7,7 @@
 #include <map>
 #include <random>
 #include <string>
+#include <vector>
 
 #include "collectors/slab_tables.h"
 #include "dispatch_rig.h"
@@ -107,6 +108,32 @@ TEST_F(ScalerTest, GroupsWhatSharesATracepointAndSparesFragmentation) {
   std::size_t tracepoints = 0;
   for (const SampleGroup& group : groups_) tracepoints += group.tracepoints.size();
   EXPECT_EQ(tracepoints, rig_.state().tracepoints.size());
+}
+
+// A pair of events may lie any time apart.
+TEST(SampleGroupsTest, SlabIsNeverSampledWhileLiveMemoryIsOn) {
+  CollectorsConfig config;
+  config.slab_options.live.enabled = true;
+  DispatchRig rig("6.1", 2, {}, config);
+  const auto groups = MakeSampleGroups(rig.collectors(), rig.state().tracepoints);
+  const auto slab = std::ranges::find_if(groups, [&](const SampleGroup& group) {
+    return std::ranges::any_of(
+        group.collectors, [&](std::size_t i) { return rig.collectors()[i]->name() == "slab"; });
+  });
+  ASSERT_NE(slab, groups.end());
+  EXPECT_EQ(slab->sampling, Sampling::kNever);
+  std::vector<std::string> tracepoints;
+  for (const std::size_t i : slab->tracepoints) {
+    tracepoints.push_back(rig.state().tracepoints[i].name);
+  }
+  EXPECT_THAT(tracepoints, testing::UnorderedElementsAre("kmalloc", "kmem_cache_alloc", "kfree",
+                                                         "kmem_cache_free"));
+  for (const SampleGroup& group : groups) {
+    const bool is_pages = group.sampling == Sampling::kLast;
+    EXPECT_EQ(is_pages, std::ranges::any_of(group.collectors, [&](std::size_t i) {
+                return rig.collectors()[i]->name() == "page";
+              }));
+  }
 }
 
 TEST_F(ScalerTest, LeavesWhatWasNeverSampledAsItIs) {

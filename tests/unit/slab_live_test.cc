@@ -96,6 +96,11 @@ TEST_F(SlabLiveTest, AfterALossTheDoubtIsVisible) {
     tables_.live->dropped.at(reason) = 1;
     EXPECT_EQ(Value(Scrape(), "kmem_exporter_live_complete"), 0);
   }
+  tables_.live = SlabLiveTotals{};
+  tables_.live->stale = 1;
+  EXPECT_EQ(Value(Scrape(), "kmem_exporter_live_complete"), 0);
+  tables_.live->stale = 0;
+  EXPECT_EQ(Value(Scrape(), "kmem_exporter_live_complete"), 1) << "it could be read again";
 }
 
 TEST_F(SlabLiveTest, WithoutSymbolsAllIsInOther) {
