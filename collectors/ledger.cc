@@ -104,7 +104,7 @@ void Ledger::CloseWindow(std::uint64_t now_ns) {
   for (const Account& account : accounts_) total += account.window_weight;
   if (total != 0) {
     if (shown_ < options_.max_series) AdmitToFreePlaces(total);
-    if (shown_ == options_.max_series) ReplaceTheLightest(now_ns, total);
+    if (shown_ == options_.max_series) ReplaceTheLightest(now_ns - window_from_ns_, total);
   }
   for (Account& account : accounts_) account.window_weight = 0;
   window_from_ns_ = now_ns;
@@ -127,18 +127,15 @@ void Ledger::AdmitToFreePlaces(std::uint64_t window_weight) {
   }
 }
 
-void Ledger::ReplaceTheLightest(std::uint64_t now_ns, std::uint64_t window_weight) {
+void Ledger::ReplaceTheLightest(std::uint64_t window_ns, std::uint64_t window_weight) {
   const std::uint64_t enough = window_weight / (2 * options_.max_series) + 1;
   for (Account& account : accounts_) {
     if (account.shown || account.window_weight < enough) {
-      account.held_since_ns = 0;
+      account.held_ns = 0;
       continue;
     }
-    // Since the window's beginning; 0 is taken.
-    if (account.held_since_ns == 0) account.held_since_ns = std::max(window_from_ns_, UINT64_C(1));
-    if (now_ns - account.held_since_ns < kHoldNs || accounts_shown_once_ >= kMaxAccounts / 2) {
-      continue;
-    }
+    account.held_ns += std::min(window_ns, kWindowCountsNs);
+    if (account.held_ns < kHoldNs || accounts_shown_once_ >= kMaxAccounts / 2) continue;
     Account* lightest = nullptr;
     for (Account& shown : accounts_) {
       if (shown.shown && (lightest == nullptr || shown.HourWeight() < lightest->HourWeight())) {
@@ -156,7 +153,7 @@ void Ledger::ReplaceTheLightest(std::uint64_t now_ns, std::uint64_t window_weigh
 
 void Ledger::Show(Account& account) {
   account.shown = true;
-  account.held_since_ns = 0;
+  account.held_ns = 0;
   ++shown_;
   if (!account.shown_once) ++accounts_shown_once_;
   account.shown_once = true;

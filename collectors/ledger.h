@@ -3,11 +3,11 @@
 // (table_tally.h) into counters by name, at most so many, that never fall.
 //
 // - While places are free, a name gets one as soon as it matters: a thousandth of the weight
-// (bytes,
-//   say) of one window. What matters less would only fill the list.
+//   (bytes, say) of one window. What matters less would only fill the list.
 // - When none is free, a newcomer must have had a share of 1 / (2 * max_series) of the weight in
 //   every window of five minutes: half of what an even split would give it, held long enough that
-//   neither a burst nor the start of a program evicts anything. It takes the place of the one that
+//   neither a burst nor the start of a program evicts anything. A window counts as a minute at
+//   most: when in a longer one it had its share, nobody knows. It takes the place of the one that
 //   was lightest over the last hour, if it has itself been heavier by a quarter: two names of about
 //   the same weight do not take turns.
 // - A name that gave way keeps its value, and goes on from it should it return. So no counter of a
@@ -82,6 +82,7 @@ class Ledger {
   static constexpr std::uint64_t kPartNs = UINT64_C(300'000'000'000);
   static constexpr std::uint64_t kWindowNs = UINT64_C(10'000'000'000);
   static constexpr std::uint64_t kHoldNs = UINT64_C(300'000'000'000);
+  static constexpr std::uint64_t kWindowCountsNs = UINT64_C(60'000'000'000);
 
   struct Account {
     Name name;
@@ -90,7 +91,7 @@ class Ledger {
     bool shown_once = false;
     std::uint64_t window_weight = 0;
     std::array<std::uint64_t, kHourParts> hour{};
-    std::uint64_t held_since_ns = 0;  // it has had its share in each window since; 0: it has not
+    std::uint64_t held_ns = 0;  // for so long it has had its share in each window
     [[nodiscard]] std::uint64_t HourWeight() const;
   };
   struct Seen {
@@ -113,7 +114,7 @@ class Ledger {
   void TurnHour(std::uint64_t now_ns);
   void CloseWindow(std::uint64_t now_ns);
   void AdmitToFreePlaces(std::uint64_t window_weight);
-  void ReplaceTheLightest(std::uint64_t now_ns, std::uint64_t window_weight);
+  void ReplaceTheLightest(std::uint64_t window_ns, std::uint64_t window_weight);
   void Show(Account& account);
   void MakeRoom();
 

@@ -17,6 +17,14 @@ std::string_view TakeUntil(std::string_view& text, char end) {
   return taken;
 }
 
+// Of a line of /proc/modules, "name size users dependants state address", and behind it what the
+// module taints the kernel with, if it does. Users and dependants come and go.
+std::string NameAndAddress(std::string_view line) {
+  std::string kept(TakeUntil(line, ' '));
+  for (int word = 1; word < 5; ++word) TakeUntil(line, ' ');
+  return kept.append(" ").append(TakeUntil(line, ' '));
+}
+
 }  // namespace
 
 KernelSymbols::KernelSymbols(const ProcReader& proc) : proc_(proc) { KernelSymbols::Refresh(); }
@@ -38,12 +46,9 @@ std::uint64_t KernelSymbols::Refresh() {
     modules = proc_.Read("modules");
   } catch (const ProcError&) {  // a kernel without modules
   }
-  // Without the counts of users, which come and go.
   std::string names;
   for (std::string_view rest = modules; !rest.empty();) {
-    std::string_view line = TakeUntil(rest, '\n');
-    names += TakeUntil(line, ' ');
-    names += line.substr(std::min(line.rfind(' '), line.size()));
+    names += NameAndAddress(TakeUntil(rest, '\n'));
     names += '\n';
   }
   const std::size_t hash = std::hash<std::string>()(names) | 1;

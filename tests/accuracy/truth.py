@@ -1129,7 +1129,10 @@ def by_function(values, metric):
 
 
 def command_callers(args):
-    """The functions to which perf saw the most bytes go are those of the exporter, with the same numbers."""
+    """The functions to which perf saw the most bytes go are those of the exporter, in the same order, with the same numbers.
+
+    What perf did not see of the boundary's scrapes at its beginning it saw at its end: it is in the middle.
+    """
     scrapes = load_scrapes(args)
     declared = Declared(args.engine, scrapes)
     errors = list(declared.errors)
@@ -1145,23 +1148,35 @@ def command_callers(args):
     for metric, counted in callers.items():
         low, high = (by_function(delta(scrapes[end], scrapes[begin]), metric)
                      for begin, end in (("inner-before", "inner-after"), ("before", "after")))
-        for function in top:
-            value, middle = counted[function], (low[function] + high[function]) / 2
+        middles = {function: (low[function] + high[function]) / 2 for function in top}
+        for function, middle in middles.items():
+            value = counted[function]
             rows.append((f"{metric} {function}", value, low[function], high[function]))
             print(f"| {metric} {function} | {value} | {low[function]} | {high[function]} | "
                   f"{f'{100 * (value - middle) / middle:+.3f} %' if middle else '-'} |")
-            if not low[function] * (1 - tolerance) <= value <= high[function] * (1 + tolerance):
+            if abs(value - middle) > tolerance * value:
                 errors.append(f"{metric} of {function}: perf {value}, exporter between {low[function]} and {high[function]}")
         at_least, at_most, total = (sum(values[function] for function in top) for values in (low, high, counted))
         if at_most - at_least > 4 * tolerance * total:  # a scrape's few allocations are large
             errors.append(f"{metric}: the boundary is too wide: between {at_least} and {at_most}")
         if counted is by_bytes:
+            wide = {function: (high[function] - low[function]) / 2 for function in top}
+            errors += wrong_order(metric, by_bytes, middles, wide, declared.of(SLAB_ALLOCATIONS) and tolerance)
             last = counted[top[-1]]
             errors += [f"{metric}: {function} is not among perf's first {args.top}, of which the last has {last}, and "
                        f"the exporter counted at least {value}" for function, value in low.items()
                        if value > last * (1 + tolerance) and function not in [*top, "other"]]
     save(args, errors, engine=args.engine, perf=rows)
     return report(errors)
+
+
+def wrong_order(metric, truth, counted, wide, tolerance):
+    """What is farther apart than its boundary and, of losses, the tolerance has to come in the truth's order."""
+    return [f"{metric}: {heavy} comes before {light} for perf ({truth[heavy]} and {truth[light]}), "
+            f"but not for the exporter ({counted[heavy]:g} and {counted[light]:g})"
+            for heavy in counted for light in counted
+            if truth[heavy] - truth[light] > wide[heavy] + wide[light] + tolerance * truth[heavy]
+            and counted[heavy] <= counted[light]]
 
 
 def main(argv=None):

@@ -716,32 +716,54 @@ class PerfAndLosses(unittest.TestCase):
         self.assertEqual(self.perf(0, 1000, said=0)[0], 0)
         self.assertIn("0 events fired and were not read, 1 are declared", self.perf(0, 1000, said=1)[1])
 
-    def callers(self, *functions):
-        """perf saw a allocate 4096 bytes, b 1000; the exporter what is given: (function, bytes) ..."""
+    def callers(self, *functions, outside=0):
+        """perf saw a allocate 4096 bytes, b 1000, c 996; the exporter what is given: (function, bytes) ...
+
+        And so much of b more outside of perf's interval, one half just before it and one just behind it.
+        """
         files = {"callers": " Callsite   | Total_alloc/Per | Total_req/Per | Hit | Ping-pong | Frag\n"
                             " a+1f       |       4000/40   |      3000/30  | 100 |         0 | 25.000%\n"
                             " a+b        |         96/96   |        80/80  |   1 |         0 | 16.667%\n"
                             " b.cold+0   |       1000/10   |       900/9   | 100 |         0 | 10.000%\n"
+                            " c+0        |        996/9    |       900/9   | 100 |         0 | 10.000%\n"
                             " ...        | ...             | ...           | ... | ...       | ...\n"}
-        for name, step in (("a", 0), ("b", 0), ("c", 1), ("d", 1)):
+        for name, step, more in (("a", 0, 0), ("b", 0, outside), ("c", 1, outside), ("d", 1, 2 * outside)):
             files[name] = samples({
-                **account({}, kmalloc=201 * step),
-                **{f'kmem_slab_callsite_{what}_total{{call_site="{function}",module="kernel"}}': value * step
+                **account({}, kmalloc=301 * step),
+                **{f'kmem_slab_callsite_{what}_total{{call_site="{function}",module="kernel"}}':
+                   value * step + (more if function == "b.cold" and what == "allocated_bytes" else 0)
                    for function, *values in functions
                    for what, value in zip(("allocated_bytes", "requested_bytes", "allocations"), values)}})
-        return run_command(files, "callers", "--engine", "bpf", "--top", "2", "--callers", "DIR/callers", "--before",
+        return run_command(files, "callers", "--engine", "bpf", "--top", "3", "--callers", "DIR/callers", "--before",
                            "DIR/a", "--inner-before", "DIR/b", "--inner-after", "DIR/c", "--after", "DIR/d")
 
+    A, B, C = ("a", 4096, 3080, 101), ("b.cold", 1000, 900, 100), ("c", 996, 900, 100)
+
     def test_callers(self):
-        self.assertEqual(self.callers(("b.cold", 1000, 900, 100), ("a", 4096, 3080, 101), ("other", 9999, 9999, 9999))[0], 0)
-        status, output = self.callers(("b.cold", 1000, 900, 102), ("a", 4096, 3080, 101))
+        self.assertEqual(self.callers(self.B, self.A, self.C, ("other", 9999, 9999, 9999))[0], 0)
+        status, output = self.callers(self.A, ("b.cold", 1000, 900, 102), self.C)
         self.assertEqual(status, 1)
         self.assertIn("kmem_slab_callsite_allocations_total of b.cold: perf 100, exporter between 102 and 102", output)
 
-    def test_a_caller_that_perf_did_not_see_that_often(self):
-        status, output = self.callers(("c", 9000, 9000, 9000), ("b.cold", 1000, 900, 100), ("a", 4096, 3080, 101))
+    def test_a_caller_that_is_off_within_a_wide_boundary(self):
+        self.assertEqual(self.callers(self.A, ("b.cold", 980, 900, 100), self.C, outside=20)[0], 0)
+        status, output = self.callers(self.A, ("b.cold", 960, 900, 100), self.C, outside=20)
+        self.assertEqual(status, 1, output)
+        self.assertIn("allocated_bytes_total of b.cold: perf 1000, exporter between 960 and 1000", output)
+
+    def test_callers_in_another_order(self):
+        swapped = ("b.cold", 996, 900, 100), ("c", 1000, 900, 100)
+        status, output = self.callers(self.A, *swapped)
         self.assertEqual(status, 1)
-        self.assertIn("c is not among perf's first 2, of which the last has 1000, and the exporter counted at least 9000", output)
+        self.assertIn("b.cold comes before c for perf (1000 and 996), but not for the exporter (996 and 1000)", output)
+        self.assertEqual(output.count("VIOLATION"), 1, output)
+        # Closer than the boundary is wide: nobody can say.
+        self.assertEqual(self.callers(self.A, ("b.cold", 990, 900, 100), ("c", 1000, 900, 100), outside=6)[0], 0)
+
+    def test_a_caller_that_perf_did_not_see_that_often(self):
+        status, output = self.callers(("d", 9000, 9000, 9000), self.A, self.B, self.C)
+        self.assertEqual(status, 1)
+        self.assertIn("d is not among perf's first 3, of which the last has 996, and the exporter counted at least 9000", output)
 
     def test_lost_allocations(self):
         self.assertIn("SKIPPED: bytes: 1 allocations", self.perf(1, 990)[1])

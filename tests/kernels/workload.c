@@ -1,5 +1,5 @@
 // Short bounded loads that make the kmem tracepoints fire.
-// usage: workload pipes|sockets|anon|crosscpu|frag|toolarge [COUNT]
+// usage: workload pipes|sockets|anon|crosscpu|crosspipes|frag|toolarge [COUNT]
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <sched.h>
@@ -75,6 +75,21 @@ static void crosscpu(int pages) {
   touch(area, size);
   pin(1);
   munmap(area, size);
+}
+
+// Slab objects of CPU 0 that the other one frees: of each pipe what it is and its ring, and more.
+static void crosspipes(int count) {
+  int(*ends)[2] = calloc((size_t)count, sizeof *ends);
+  if (!ends) die("calloc");
+  pin(0);
+  for (int i = 0; i < count; i++)
+    if (pipe(ends[i])) die("pipe");
+  pin(1);
+  for (int i = 0; i < count; i++) {
+    close(ends[i][0]);
+    close(ends[i][1]);
+  }
+  free(ends);
 }
 
 // Whether there is a zone DMA32. Then all here comes from it and not from the
@@ -166,8 +181,9 @@ int main(int argc, char** argv) {
   static const struct {
     const char* name;
     void (*run)(int);
-  } modes[] = {{"pipes", pipes},       {"sockets", sockets}, {"anon", anon},
-               {"crosscpu", crosscpu}, {"frag", frag},       {"toolarge", toolarge}};
+  } modes[] = {{"pipes", pipes},       {"sockets", sockets},       {"anon", anon},
+               {"crosscpu", crosscpu}, {"crosspipes", crosspipes}, {"frag", frag},
+               {"toolarge", toolarge}};
   page_size = (size_t)sysconf(_SC_PAGESIZE);
   table_reach = page_size / sizeof(void*) * page_size;
   int count = argc > 2 ? atoi(argv[2]) : 100;
@@ -176,6 +192,6 @@ int main(int argc, char** argv) {
       modes[i].run(count);
       return 0;
     }
-  fprintf(stderr, "usage: workload pipes|sockets|anon|crosscpu|frag|toolarge [COUNT]\n");
+  fprintf(stderr, "usage: workload pipes|sockets|anon|crosscpu|crosspipes|frag|toolarge [COUNT]\n");
   return 2;
 }

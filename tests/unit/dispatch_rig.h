@@ -6,7 +6,9 @@
 #include <cstdint>
 #include <cstring>
 #include <map>
+#include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -14,6 +16,7 @@
 #include "exporter/exporter_metrics.h"
 #include "exporter/kernel_facts.h"
 #include "exporter/tracefs/dispatcher.h"
+#include "named_by_address.h"
 #include "recorded_data.h"
 
 namespace kmem {
@@ -39,6 +42,12 @@ class DispatchRig {
   [[nodiscard]] EventState& state() { return state_; }
   [[nodiscard]] Dispatcher& dispatcher() { return dispatcher_; }
 
+  // The facts as an engine completes them, and a name for every address.
+  void NameEverything() {
+    formats_.CompleteFacts(facts_);
+    facts_.symbols = std::make_shared<NamedByAddress>();
+  }
+
   PageResult OnPage(std::uint32_t cpu, const HeapPage& page, const PageLayout& layout = {}) {
     return dispatcher_.OnPage(cpu, page.bytes(), layout);
   }
@@ -52,6 +61,8 @@ class DispatchRig {
     }
   }
   void SettleCommon(std::uint64_t now_ns) { dispatcher_.SettleCommon(now_ns, now_ns); }
+  // Lets Export() show what is counted by name, as it is then.
+  void ReadCommon(std::uint64_t now_ns) { dispatcher_.ReadCommon(now_ns); }
   // What the tracepoints and the tracing collectors show of what has been counted so far.
   [[nodiscard]] Families Export() const {
     Families out;
@@ -78,6 +89,12 @@ class DispatchRig {
       Put(record, BindField(event, field).first, given == values.end() ? value : given->second);
     }
     return record;
+  }
+
+  // Sets a field of a record that MakeRecord() made of that event.
+  void Set(HeapPage& record, const std::string& event, std::string_view field,
+           std::uint64_t value) const {
+    Put(record, BindField(event, field).first, value);
   }
 
   [[nodiscard]] std::uint64_t EventsRead(const std::string& event) const {

@@ -123,6 +123,44 @@ TEST(LedgerTest, ABurstEvictsNobody) {
   EXPECT_THAT(books.Names(), ElementsAre("1", "2"));
 }
 
+// Of a burst in a time without scrapes nobody knows how long it took.
+TEST(LedgerTest, ALongWindowIsNotFiveMinutesOfHoldingAShare) {
+  Books books(2);
+  books.Windows(1, {{1, 10}, {2, 1000}});
+  books.Count(3, 1'000'000);
+  books.Look(3600);
+  EXPECT_THAT(books.Names(), ElementsAre("1", "2"));
+  // It goes on for a while after the scrapes have begun again.
+  books.Windows(23, {{2, 1000}, {3, 2000}});
+  EXPECT_THAT(books.Names(), ElementsAre("1", "2"));
+  books.Windows(1, {{2, 1000}, {3, 2000}});
+  EXPECT_THAT(books.Names(), ElementsAre("2", "3"));
+}
+
+TEST(LedgerTest, WhoScrapesEveryTenMinutesSeesANewcomerInTheFifthOfThem) {
+  Books books(2);
+  books.Windows(1, {{1, 10}, {2, 1000}});
+  for (int window = 1; window <= 5; ++window) {
+    EXPECT_THAT(books.Names(), ElementsAre("1", "2")) << window;
+    books.Count(2, 1000);
+    books.Count(3, 2000);
+    books.Look(600);
+  }
+  EXPECT_THAT(books.Names(), ElementsAre("2", "3"));
+}
+
+// The lightest of the last hour gives way: 1, which was by far the heaviest before it.
+TEST(LedgerTest, WhatWasHeavyMoreThanAnHourAgoGivesWayAndWhatWasWithinItDoesNot) {
+  Books books(2);
+  books.Windows(1, {{1, 1'000'000}, {2, 20}});
+  books.Windows(180, {{2, 20}});
+  books.Windows(31, {{2, 20}, {3, 60}});  // half an hour later 3 outweighs nobody's hour
+  EXPECT_THAT(books.Names(), ElementsAre("1", "2"));
+  books.Windows(400, {{2, 20}});
+  books.Windows(31, {{2, 20}, {3, 60}});  // and now it does, though nobody's sum since the start
+  EXPECT_THAT(books.Names(), ElementsAre("2", "3"));
+}
+
 TEST(LedgerTest, NamesOfAboutTheSameWeightDoNotTakeTurns) {
   Books books(2);
   books.Windows(1, {{1, 1000}, {2, 1000}, {3, 900}});

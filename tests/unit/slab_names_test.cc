@@ -1,13 +1,19 @@
 // The slab collector by call site, by cache and by size class, on records of real kernels' formats.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <malloc.h>
 
+#include <array>
+#include <bit>
 #include <map>
 #include <memory>
+#include <random>
+#include <sstream>
 #include <string>
 
 #include "collectors/slab.h"
 #include "dispatch_rig.h"
+#include "exporter/exposition.h"
 #include "exporter/symbols.h"
 #include "metric_lookup.h"
 
@@ -58,8 +64,8 @@ class SlabNamesTest : public ::testing::Test {
     bytes.push_back(std::byte{0});
     rig_.OnRecord(HeapPage(bytes));
   }
-  Families Scrape() {
-    rig_.dispatcher().ReadCommon(now_ns_ += 10'000'000'000);
+  Families Scrape(std::uint64_t seconds_later = 10) {
+    rig_.ReadCommon(now_ns_ += seconds_later * 1'000'000'000);
     Families out;
     rig_.collectors().at(0)->Export(rig_.state().tallies.at(0), facts_, out);
     return out;
@@ -200,6 +206,103 @@ TEST_F(SlabNamesTest, FourThousandCachesHaveFiftySeriesAndTheRestAddsUp) {
     EXPECT_EQ(Value(families, "kmem_slab_cache_allocations_total", {{"cache", name}}),
               3 * kCaches / kHeavy)
         << name;
+  }
+}
+
+// The samples of an exposition, by their name with the labels.
+std::map<std::string, std::uint64_t> Samples(const std::string& text) {
+  std::map<std::string, std::uint64_t> samples;
+  std::istringstream in(text);
+  for (std::string line; std::getline(in, line);) {
+    const std::size_t value = line.rfind(' ') + 1;
+    if (line.starts_with("kmem_slab_") && line.find("_total") != std::string::npos) {
+      samples[line.substr(0, value - 1)] = std::stoull(line.substr(value));
+    }
+  }
+  return samples;
+}
+
+// Bytes that malloc has given out.
+std::size_t InUse() {
+  const auto info = mallinfo2();
+  return info.uordblks + info.hblkhd;
+}
+
+// A hundred thousand call sites, each of which comes now and then, beside favourites that change:
+// from records to what a scrape sends.
+class ManySitesTest : public SlabNamesTest {
+ protected:
+  static constexpr std::uint64_t kSites = 100'000;
+  static constexpr std::uint64_t kFavourites = 30;
+  static constexpr std::uint64_t kScrapes = 400;
+
+  ManySitesTest() {
+    rig_.NameEverything();
+    facts_ = rig_.facts();
+  }
+  void Kmalloc(std::uint64_t site, std::uint64_t bytes) {
+    rig_.Set(record_, "kmalloc", "call_site", 0xffffffff81000000 + 16 * site);
+    rig_.Set(record_, "kmalloc", "bytes_req", bytes);
+    rig_.Set(record_, "kmalloc", "bytes_alloc", std::bit_ceil(bytes));
+    rig_.OnRecord(record_, static_cast<std::uint32_t>(random_() % 2));
+    sum_["allocations"] += 1;
+    sum_["requested_bytes"] += bytes;
+    sum_["allocated_bytes"] += std::bit_ceil(bytes);
+  }
+  // What happens before one of the scrapes: every site once in all, and the favourites of the time.
+  void Load(std::uint64_t scrape) {
+    for (std::uint64_t i = 0; i < kSites / kScrapes; ++i) {
+      Kmalloc(scrape * (kSites / kScrapes) + i, 1 + random_() % 4096);
+    }
+    const std::uint64_t first = scrape / 100 * 10'000;
+    for (int i = 0; i < 500; ++i) Kmalloc(first + random_() % kFavourites, 1 + random_() % 4096);
+  }
+  void Check(const std::map<std::string, std::uint64_t>& samples) {
+    std::map<std::string, std::uint64_t> series;
+    for (const auto& [sample, value] : samples) {
+      std::uint64_t& last = shown_last_[sample];
+      ASSERT_GE(value, last) << sample;
+      last = value;
+      ++series[sample.substr(0, sample.find('{'))];
+    }
+    // Those that gave way keep their values, and what they do meanwhile is in `other`.
+    std::map<std::string, std::uint64_t> sum;
+    for (const auto& [sample, value] : shown_last_)
+      sum[sample.substr(0, sample.find('{'))] += value;
+    for (const auto& [what, counted] : sum_) {
+      ASSERT_EQ(sum["kmem_slab_callsite_" + what + "_total"], counted) << what;
+      ASSERT_EQ(sum["kmem_slab_" + what + "_total"], counted) << what;
+      ASSERT_LE(series["kmem_slab_callsite_" + what + "_total"], 51U);
+    }
+  }
+
+  HeapPage record_ = rig_.MakeRecord("kmalloc");
+  std::mt19937_64 random_{31};  // NOLINT: the same history each time
+  std::map<std::string, std::uint64_t> sum_;
+  std::map<std::string, std::uint64_t> shown_last_;
+};
+
+TEST_F(ManySitesTest, AHundredThousandSitesKeepTheCapAndTheSumsInBoundedMemory) {
+  Scrape();
+  std::array<std::size_t, 3> in_use{InUse()};  // at the start, half way, at the end
+  for (std::uint64_t scrape = 0; scrape < kScrapes; ++scrape) {
+    if (scrape == kScrapes / 2) in_use[1] = InUse();
+    Load(scrape);
+    ASSERT_NO_FATAL_FAILURE(Check(Samples(Serialize(Scrape(60), TextFormat::kPrometheus))));
+  }
+  in_use[2] = InUse();
+  RecordProperty("grown_by_bytes", std::to_string(in_use[2] - in_use[0]));
+  EXPECT_LT(in_use[2], in_use[0] + (8 << 20));
+  EXPECT_LT(in_use[2], in_use[1] + (1 << 20));  // as many names again are no more memory
+  // Each time's favourites were seen, though the list was full of those before them.
+  for (std::uint64_t time = 0; time < 4; ++time) {
+    std::size_t shown = 0;
+    for (std::uint64_t i = 0; i < kFavourites; ++i) {
+      shown += shown_last_.contains("kmem_slab_callsite_allocations_total{call_site=\"f" +
+                                    std::to_string(0xffffffff81000000 + 16 * (time * 10'000 + i)) +
+                                    "\",module=\"kernel\"}");
+    }
+    EXPECT_EQ(shown, kFavourites) << time;
   }
 }
 

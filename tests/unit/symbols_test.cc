@@ -69,6 +69,21 @@ TEST(SymbolsTest, TheNumbersOfAModulesUsersMakeNoDifference) {
   const std::uint64_t version = symbols.Refresh();
   proc.Write("modules", "ext4 999 3 - Live 0xffffffffc0000000\n");
   EXPECT_EQ(symbols.Refresh(), version);
+  proc.Write("modules", "ext4 999 4 jbd2,mbcache, Live 0xffffffffc0000000\n");
+  EXPECT_EQ(symbols.Refresh(), version);
+}
+
+// As one from outside the kernel's tree: what it taints stands behind its address.
+TEST(SymbolsTest, AModuleThatCameBackElsewhereIsReadAnewThoughItTaintsTheKernel) {
+  Files proc({{"kallsyms", "ffffffff81000000 T _stext\nffffffffc0400000 t tun_alloc\t[tun]\n"},
+              {"modules", "tun 99 0 - Live 0xffffffffc0400000 (OE)\n"}});
+  KernelSymbols symbols(proc);
+  const std::uint64_t version = symbols.Refresh();
+  proc.Write("kallsyms", "ffffffff81000000 T _stext\nffffffffc0500000 t tun_alloc\t[tun]\n");
+  proc.Write("modules", "tun 99 0 - Live 0xffffffffc0500000 (OE)\n");
+  EXPECT_NE(symbols.Refresh(), version);
+  EXPECT_EQ(Name(symbols, 0xffffffffc0500010), "tun_alloc tun");
+  EXPECT_EQ(Name(symbols, 0xffffffffc0400010), "none");
 }
 
 TEST(SymbolsTest, OfTwoNamesOfOneAddressTheFirstStands) {
