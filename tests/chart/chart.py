@@ -9,8 +9,8 @@ import yaml
 HERE = pathlib.Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
 CHART = REPOSITORY / "helm/kmem-exporter"
-HELM, HELM_DOCS, KUBECONFORM, SCHEMAS = (
-    os.environ["KMEM_TEST_" + name] for name in ("HELM", "HELM_DOCS", "KUBECONFORM", "SCHEMAS"))
+HELM, HELM_DOCS, KUBECONFORM, SCHEMAS, PROMTOOL = (
+    os.environ["KMEM_TEST_" + name] for name in ("HELM", "HELM_DOCS", "KUBECONFORM", "SCHEMAS", "PROMTOOL"))
 VALUE_SETS = sorted(path.stem for path in (HERE / "values").glob("*.yaml"))
 KUBERNETES = ("1.25.0", "1.31.0", "1.37.0")  # the oldest that the chart takes, and the newest known
 

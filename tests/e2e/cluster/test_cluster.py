@@ -13,8 +13,9 @@ import yaml
 
 import cluster
 import load
+import operator_jobs
 from prometheus import free_port
-from cluster import CHART, INSTANCE, ON_NODE, REPOSITORY, TRACEFS, kubectl, needs_node, render, run, wait_until
+from cluster import INSTANCE, ON_NODE, REPOSITORY, TRACEFS, kubectl, needs_node, render, run, wait_until
 
 PROMETHEUS = os.environ["KMEM_TEST_PROMETHEUS"]
 CRDS = pathlib.Path(os.environ["KMEM_TEST_CRDS"])
@@ -279,26 +280,18 @@ class Discovery(ReleaseTest):
                    {"source_labels": ["__meta_kubernetes_pod_ip", annotation + "port"], "separator": ":",
                     "target_label": "__address__"},
                    {"source_labels": ["__meta_kubernetes_pod_node_name"], "target_label": "instance"}]}
-        # As the Prometheus operator makes of the monitors.
-        for kind, values, role, port in (("ServiceMonitor", "monitor", "endpointslice", "endpointslice_port_name"),
-                                         ("PodMonitor", "podMonitor", "pod", "pod_container_port_name")):
-            monitor, = [item for item in render("--namespace", self.release.namespace, "--set",
-                                                f"prometheus.{values}.enabled=true,config.web.telemetry_path=/kmem")
-                        if item["kind"] == kind]
-            endpoint, = monitor["spec"].get("endpoints") or monitor["spec"]["podMetricsEndpoints"]
-            labels = monitor["spec"]["selector"]["matchLabels"] | {"app.kubernetes.io/instance": self.release.name}
-            of = "service" if kind == "ServiceMonitor" else "pod"
-            yield {"job_name": kind, "metrics_path": endpoint["path"],
-                   "kubernetes_sd_configs": [{"role": role, **kubernetes}],
-                   "relabel_configs": [
-                       *({"source_labels": [f"__meta_kubernetes_{of}_label_" + re.sub(r"\W", "_", name)],
-                          "action": "keep", "regex": value} for name, value in labels.items()),
-                       {"source_labels": [f"__meta_kubernetes_{port}"], "action": "keep", "regex": endpoint["port"]},
-                       *({re.sub("[A-Z]", lambda found: "_" + found[0].lower(), key): value
-                          for key, value in rule.items()} for rule in endpoint["relabelings"])]}
+        for values, role in (("monitor", "endpointslice"), ("podMonitor", "pod")):
+            monitor, = [item for item in render(
+                "--namespace", self.release.namespace, "--set",
+                f"prometheus.{values}.enabled=true,config.web.telemetry_path=/kmem", release=self.release.name)
+                if item["kind"].endswith("Monitor")]
+            yield operator_jobs.job(monitor) | {"kubernetes_sd_configs": [{"role": role, **kubernetes}]}
 
     def test_by_annotations_and_as_the_monitors_say(self):
         jobs = list(self.scrape_configs())
+        for job in jobs:
+            job["relabel_configs"].append({"target_label": "found_by", "replacement": job["job_name"]})
+        names = {job["job_name"] for job in jobs}
         port = free_port()
         with tempfile.TemporaryDirectory() as directory:
             config = pathlib.Path(directory, "prometheus.yml")
@@ -318,20 +311,19 @@ class Discovery(ReleaseTest):
             nodes = {node["metadata"]["name"] for node in cluster.objects("nodes", "default")}
 
             def found():
-                return {job["job_name"]: {sample["metric"]["instance"] for sample in
-                                          query(f'up{{job="{job["job_name"]}"}} == 1')} for job in jobs}
-            wait_until(lambda: found() == {job["job_name"]: nodes for job in jobs}, 60,
-                       f"every job finds {nodes}")
-            rates = wait_until(lambda: (result := query('sum by (job) (rate(kmem_tracepoint_events_total[10s])) > 0'))
-                               and len(result) == len(jobs) and result, 60, "rates of every job")
-            self.assertEqual(len(rates), 3)
+                return {name: {sample["metric"]["instance"] for sample in query(f'up{{found_by="{name}"}} == 1')}
+                        for name in names}
+            wait_until(lambda: found() == dict.fromkeys(names, nodes), 60, f"every job finds {nodes}")
+            wait_until(lambda: len(query('sum by (found_by) (rate(kmem_tracepoint_events_total[10s])) > 0')) ==
+                       len(names), 60, "rates of every job")
 
-            # A pod's successor goes on with its node's series.
+            # A pod's successor goes on with its node's series: there are no others.
             kubectl("-n", self.release.namespace, "delete", "pod", self.release.pod()["metadata"]["name"])
             self.release.wait()
-            wait_until(lambda: found() == {job["job_name"]: nodes for job in jobs}, 60, "the new pod is found")
-            series = query('count by (job) (count by (job, instance) (count_over_time(kmem_min_free_bytes[10m])))')
-            self.assertEqual({sample["value"][1] for sample in series}, {str(len(nodes))})
+            wait_until(lambda: found() == dict.fromkeys(names, nodes), 60, "the new pod is found")
+            series = query('count by (found_by) (count_over_time(kmem_min_free_bytes[10m]))')
+            self.assertEqual({sample["metric"]["found_by"]: int(sample["value"][1]) for sample in series},
+                             dict.fromkeys(names, len(nodes)))
 
 
 @needs_node
