@@ -1,5 +1,103 @@
 """Which values the chart takes and which it refuses. Started by `run`."""
-from chart import CHART, HELM, ChartTest, helm_template, run
+import json
+import re
+
+import yaml
+
+from chart import CHART, HELM, REPOSITORY, ChartTest, helm_template, run
+
+SCHEMA = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
+# What Kubernetes or its operators define: their objects change with their versions.
+THEIRS = {"global", "podSecurityContext", "securityContext", "affinity", "tolerations[]", "env[]", "extraVolumes[]",
+          "extraVolumeMounts[]", "extraManifests[]", "networkPolicy.from[]",
+          *(f"{of}resources.{key}" for of in ("", "kubeRBACProxy.") for key in ("requests", "limits", "claims[]")),
+          *(f"prometheus.{monitor}.{key}" for monitor in ("monitor", "podMonitor")
+            for key in ("relabelings[]", "metricRelabelings[]", "tlsConfig", "authorization")),
+          "kubeRBACProxy.securityContext", "verticalPodAutoscaler.recommenders[]",
+          *(f"verticalPodAutoscaler.{key}" for key in ("minAllowed", "maxAllowed", "updatePolicy"))}
+# Texts that the program takes, and such as it refuses.
+TEXTS = {
+    "extra_events": (["rss_stat", "a" * 64], ["", "Rss", "a b", "a" * 65]),
+    "web.telemetry_path": (["/a", "/kmem/metrics.txt", "/" + "a" * 255],
+                           ["", "/", "a", "/a/", "//a", "/a//b", "/./a", "/a/../b", "/..", "/a b", "/-/healthy",
+                            "/-/ready", "/" + "a" * 256]),
+    "paths.procfs": (["/proc", "/a b", "/sys", "/" + "a" * 4094], ["", "proc", '/"', "/\\", "/a\nb", "/" + "a" * 4095]),
+    "paths.tracefs": (["/tracing", "/system"], ["", "tracing", "/sys", "/sys/kernel/tracing", '/"']),
+    "tracefs.instance": (["a", "A-b_9", "a" * 64], ["", "a/b", "a.b", "a" * 65]),
+    "collectors.slab.live.exclude_call_sites": (["a", "__alloc_skb.isra.0", "a" * 512], ["", "a b", "a" * 513]),
+}
+
+
+def nodes(schema, path=""):
+    """Every value that the schema describes: its path and what is said of it."""
+    yield path, schema
+    for name, value in schema.get("properties", {}).items():
+        yield from nodes(value, f"{path}.{name}".lstrip("."))
+    if "items" in schema:
+        yield from nodes(schema["items"], path + "[]")
+    if isinstance(schema.get("additionalProperties"), dict):
+        yield from nodes(schema["additionalProperties"], path + ".*")
+
+
+class Schema(ChartTest):
+
+    def test_every_object_of_ours_is_closed(self):
+        open_ones = {path for path, node in nodes(SCHEMA) if "object" in node.get("type", "")
+                     and "additionalProperties" not in node}
+        self.assertEqual(open_ones - THEIRS, set(), "a slip in a key would not be refused")
+
+    def test_every_value_has_a_type(self):
+        self.assertEqual([path for path, node in nodes(SCHEMA) if not node.keys() & {"type", "enum", "anyOf"}], [])
+
+    def test_it_has_the_keys_of_the_values_and_no_others(self):
+        described = dict(nodes(SCHEMA))
+
+        def compare(values, path):
+            node = described[path]
+            if "properties" not in node or path in THEIRS:
+                return
+            if not path.endswith("Probe"):  # of those Kubernetes has more keys
+                self.assertEqual(set(values), set(node["properties"]) - {"global", "claims"}, path)
+            for name, value in values.items():
+                if isinstance(value, dict) and (inner := f"{path}.{name}".lstrip(".")) != "config":
+                    compare(value, inner)
+        compare(yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8")), "")
+
+    def test_it_allows_of_the_configuration_what_the_program_does(self):
+        """docs/configuration.md says what that is; a test of the program compares them."""
+        described = dict(nodes(SCHEMA["properties"]["config"]))
+        rows = re.findall(r"^\| `([a-z_.]+)` \| .*? \| (.*?) \| .* \|$",
+                          (REPOSITORY / "docs/configuration.md").read_text(encoding="utf-8"), re.MULTILINE)
+        self.assertEqual({key for key, _ in rows}, {path for path, node in described.items()
+                                                    if "object" not in node.get("type", "")
+                                                    and not path.endswith("[]")})
+        for key, allowed in rows:
+            if key != "web.listen_addresses":  # which the chart itself says
+                with self.subTest(key=key):
+                    self.assert_allows(key, described[key], allowed)
+
+    def assert_allows(self, key, node, words):
+        if numbers := re.match(r"a (whole )?number from (\d+) to (\d+)(, a power of two)?$", words):
+            whole, least, most, powers = numbers[1], int(numbers[2]), int(numbers[3]), numbers[4]
+            self.assertEqual(node, {"enum": [1 << bit for bit in range(32) if least <= 1 << bit <= most]} if powers
+                             else {"type": "integer" if whole else "number", "minimum": least, "maximum": most})
+        elif words == "true or false":
+            self.assertEqual(node, {"type": "boolean"})
+        elif most := re.match(r"a list of 0 to (\d+) different ", words):
+            self.assertEqual({key: node[key] for key in ("type", "maxItems", "uniqueItems")},
+                             {"type": "array", "maxItems": int(most[1]), "uniqueItems": True})
+            self.assert_texts(key, node["items"])
+        elif node.get("type") == "string":
+            self.assert_texts(key, node)
+        else:
+            self.assertEqual(set(node["enum"]), set(words.split(" or ")))
+
+    def assert_texts(self, key, node):
+        taken, refused = TEXTS[key]
+        for text in [*taken, *refused]:
+            fits = (re.search(node["pattern"], text) and len(text) <= node.get("maxLength", len(text))
+                    and not ("not" in node and re.search(node["not"]["pattern"], text)))
+            self.assertEqual(bool(fits), text in taken, text[:80])
 
 
 class WrongValues(ChartTest):
@@ -22,6 +120,11 @@ class WrongValues(ChartTest):
                 ("config.collectors.slab.caches.max_series=0",
                  "at '/config/collectors/slab/caches/max_series': minimum: got 0, want 1"),
                 ("config.paths.tracefs=/sys/kernel/tracing", "at '/config/paths/tracefs'"),
+                ('config.paths.tracefs=/tracing"', "at '/config/paths/tracefs': '/tracing\"' does not match pattern"),
+                ("config.web.telemetry_path=/-/ready", "at '/config/web/telemetry_path': 'not' failed"),
+                *((f"config.collectors.{name}.enabeld=true",
+                   f"at '/config/collectors/{name}': additional properties 'enabeld' not allowed")
+                  for name in ("slab", "page", "pcp", "extfrag", "fragmentation", "compaction")),
                 ("config.web.listen_addresses={:80}",
                  "config.web.listen_addresses: set containerPort instead, by which the probes"),
                 ("config.engine=tracefs,hostTracefs.mount=never",
