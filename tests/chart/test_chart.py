@@ -112,6 +112,8 @@ class Privileges(ChartTest):
         self.assertEqual(mount, {"name": "tracefs", "mountPath": "/tracing",
                                  "mountPropagation": "HostToContainer"})
         self.assertEqual(rendered.config["paths"]["tracefs"], "/tracing")
+        volume = next(volume for volume in rendered.pod["volumes"] if volume["name"] == "tracefs")
+        self.assertEqual(volume["hostPath"]["type"], "Directory")  # nothing is made where it is missing
 
     def test_bpf_has_its_two_capabilities_and_nothing_of_the_host(self):
         rendered = self.render(*values_of("bpf"))
@@ -166,7 +168,18 @@ class Scheduling(ChartTest):
     def test_every_node_has_a_pod_whatever_its_taints(self):
         pod = self.render().pod
         self.assertEqual(pod["tolerations"], [{"operator": "Exists"}])
-        self.assertEqual(pod["nodeSelector"], {"kubernetes.io/os": "linux"})  # any architecture
+        self.assertEqual(pod["nodeSelector"], {"kubernetes.io/os": "linux"})
+
+    def test_nodes_that_the_image_is_not_for_are_left_out(self):
+        required = self.render().pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+        term, = required["nodeSelectorTerms"]  # all of them at once
+        self.assertEqual({rule["key"]: (rule["operator"], rule["values"]) for rule in term["matchExpressions"]},
+                         {"kubernetes.io/arch": ("In", ["amd64", "arm64"]),
+                          "eks.amazonaws.com/compute-type": ("NotIn", ["fargate"]),
+                          "type": ("NotIn", ["virtual-kubelet"])})
+        workflow = (REPOSITORY / ".github/workflows/release.yaml").read_text(encoding="utf-8")
+        for architecture in ("amd64", "arm64"):
+            self.assertIn(f"{{arch: {architecture}, ", workflow)
 
     def test_no_cpu_limit_since_throttling_loses_events(self):
         self.assertEqual(list(self.render().container["resources"]["limits"]), ["memory"])

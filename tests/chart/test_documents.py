@@ -11,7 +11,25 @@ from chart import (CHART, HELM, HELM_DOCS, KUBERNETES, REPOSITORY, VALUE_SETS, C
                    values_of)
 
 
+def reasons():
+    """Why tracing is impossible, as the program names it."""
+    found = re.findall(r'return "(\w+)";', (REPOSITORY / "exporter/tracing_error.h").read_text(encoding="utf-8"))
+    if len(found) < 6:
+        raise AssertionError(f"not the reasons of the program: {found}")
+    return found
+
+
 class Documents(ChartTest):
+
+    def test_every_reason_why_tracing_is_impossible_has_its_remedy(self):
+        for path, row in (("docs/kubernetes.md", r'\| [^|]*reason="{}"[^|]*'),
+                          ("docs/runbooks/KmemTracingDown.md", r"\| `{}` ")):
+            text = (REPOSITORY / path).read_text(encoding="utf-8")
+            for reason in reasons():
+                with self.subTest(path=path, reason=reason):
+                    self.assertRegex(text, re.compile("^" + row.format(reason) + r"\|.{15}", re.MULTILINE))
+        for reason in reasons():
+            self.assertIn(f"`{reason}`", (REPOSITORY / "docs/troubleshooting.md").read_text(encoding="utf-8"))
 
     def test_the_chart_s_readme_is_current(self):
         with tempfile.TemporaryDirectory() as directory:
@@ -24,6 +42,8 @@ class Documents(ChartTest):
     def test_every_value_is_described_and_in_the_schema(self):
         readme = (CHART / "README.md").read_text()
         self.assertEqual(re.findall(r"^\| (\S+) \|.*\|  \|$", readme, re.MULTILINE), [])
+        for words in ("amd64 and arm64", "on arm64 Linux 5.18", "pages of 64 KiB", "nodes that have no such path"):
+            self.assertIn(words, readme)
         schema = json.loads((CHART / "values.schema.json").read_text())
         values = yaml.safe_load((CHART / "values.yaml").read_text())
         self.assertEqual(set(schema["properties"]) - {"global"}, set(values))
@@ -51,6 +71,9 @@ class Documents(ChartTest):
     def assert_notes(self, name, notes):
         self.assertIn("pod-security.kubernetes.io/enforce=privileged", notes)
         self.assertIn("mount tracefs on the node (/sys/kernel/", notes)
+        for words in (*(f"\n   {reason}: " for reason in reasons()), "hostTracefs.mount=never",
+                      "hostTracefs.mountPropagation=None", "arm64: the engine bpf needs Linux 5.18", "pages of 64 KiB"):
+            self.assertIn(words, notes)
         self.assertEqual("WARNING: there is a CPU limit" in notes, name == "everything")
         self.assertEqual("WARNING: with config.on_tracing_failure" in notes, name == "everything")
         self.assertEqual("Nothing tells Prometheus of these pods yet" in notes,

@@ -36,7 +36,7 @@ def setUpModule():
 
 def load_tests(loader, _, __):
     return unittest.TestSuite(loader.loadTestsFromTestCase(case) for case in (
-        Lifecycle, Engines, Failures, PodSecurity, Manifests, Discovery, Early))
+        Lifecycle, Engines, Failures, NoPath, PodSecurity, Manifests, Discovery, Early))
 
 
 class ReleaseTest(unittest.TestCase):
@@ -219,6 +219,28 @@ class Failures(ReleaseTest):
         code, log = wait_until(self.release.exit, 60, "the exporter has ended")
         self.assertEqual(code, 1)
         self.assertIn("/tracing", log)
+
+
+class NoPath(unittest.TestCase):
+    """A node that lacks the path of hostTracefs."""
+    settings = {"hostTracefs.path": "/sys/kernel/nothing"}
+
+    def test_an_event_says_so_and_what_the_notes_name_lets_the_pod_start(self):
+        release = cluster.Release("no-path")
+        self.addCleanup(release.uninstall)
+        notes = release.install(self.settings).stdout
+        wait_until(lambda: any("/sys/kernel/nothing is not a directory" in event["message"]
+                               for event in cluster.objects("events", release.namespace)), 60, "the event")
+        self.assertEqual(release.status()["state"]["waiting"]["reason"], "ContainerCreating")
+        remedy = dict([re.search(r"\b(hostTracefs\.mount)=(\w+)", notes).groups()])
+        release.roll_out(self.settings | remedy)
+        self.assertTrue(release.ready())
+        self.assertEqual((release.engine(), release.tracing()), ("bpf", (1, "")))
+        # And where bpf can't be used either:
+        release.roll_out(self.settings | remedy | {"securityContext.runAsUser": "65534"})
+        self.assertTrue(release.ready())
+        self.assertEqual(release.tracing(), (0, "absent"))
+        self.assertTrue(any(name == "kmem_free_blocks" for name, _ in release.metrics()))
 
 
 class PodSecurity(unittest.TestCase):
