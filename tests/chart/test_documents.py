@@ -74,6 +74,9 @@ class Documents(ChartTest):
         for words in (*(f"\n   {reason}: " for reason in reasons()), "hostTracefs.mount=never",
                       "hostTracefs.mountPropagation=None", "arm64: the engine bpf needs Linux 5.18", "pages of 64 KiB"):
             self.assertIn(words, notes)
+        anchors = [re.sub(r"[^a-z ]", "", title.lower()).replace(" ", "-") for title in re.findall(
+            r"^## (.+)$", (REPOSITORY / "docs/troubleshooting.md").read_text(encoding="utf-8"), re.MULTILINE)]
+        self.assertIn(re.search(r"/docs/troubleshooting\.md#(\S+)", notes)[1], anchors)
         self.assertEqual("WARNING: there is a CPU limit" in notes, name == "everything")
         self.assertEqual("WARNING: with config.on_tracing_failure" in notes, name == "everything")
         self.assertEqual("Nothing tells Prometheus of these pods yet" in notes,
