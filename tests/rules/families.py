@@ -44,3 +44,37 @@ def needs(expression, recorded, names):
 
 def is_of_other_machines(expression, recorded):
     return needs(expression, recorded, OF_SEVERAL_NODES)
+
+
+# Those of every target, and of the parts of a histogram.
+OF_TARGETS = {"instance", "job", "cluster", "le"}
+# With web.per_cpu_detail, which no golden file has.
+OF_CPUS = {"kmem_exporter_cpu_events_read_total": {"cpu"},
+           "kmem_exporter_cpu_events_lost_total": {"cpu", "reason"}}
+
+
+def without_strings(text):
+    return re.sub(r'"(?:[^"\\\n]|\\.)*"', '""', text)
+
+
+def labels():
+    """The names of the labels by family; of a histogram also by its name alone."""
+    found = {name: set() for name in OF_SEVERAL_NODES} | {name: set(names) for name, names in OF_CPUS.items()}
+    for file in (REPOSITORY / "tests/golden").glob("*.prom"):
+        for name, inside in re.findall(r"^(\w+)(?:\{(.*)\})? \S+$", without_strings(
+                file.read_text(encoding="utf-8")), re.MULTILINE):
+            for family in {name, re.sub(r"_(bucket|sum|count)$", "", name)}:
+                found.setdefault(family, set()).update(re.findall(r'(\w+)=""', inside))
+    return found
+
+
+def selectors(code):
+    """The families with braces behind their names, and the labels in these; NAME_* is what begins so."""
+    for name, inside in re.findall(r"(?<![\w:])((?:kmem|process|scrape)_\w+\*?)\{([^{}]*)\}", without_strings(code)):
+        yield name, re.findall(r"([a-zA-Z_]\w*)\s*(?==|!|,|$)", inside)
+
+
+def groupings(code):
+    """The labels that an expression groups or matches by."""
+    lists = re.findall(r"\b(?:by|without|on|ignoring|group_left|group_right) ?\(([^()]*)\)", without_strings(code))
+    return {name for names in lists for name in re.findall(r"\w+", names)}
