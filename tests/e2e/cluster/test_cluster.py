@@ -117,7 +117,7 @@ class Lifecycle(ReleaseTest):
         self.assertRegex(log, rf"/kmem_exporter\.yaml:{text.count(chr(10)) + 2}:3: web\.max_request: is an unknown key")
         self.patch_config(text)
         self.release.wait()
-        self.assertEqual(self.release.tracing(), (1, ""))
+        self.assertEqual(wait_until(self.release.tracing, 30, "the Service leads to the pod"), (1, ""))
 
     def patch_config(self, text):
         kubectl("-n", self.release.namespace, "patch", "cm", self.release.object, "--type=merge", "--patch",
@@ -235,11 +235,12 @@ class NoPath(unittest.TestCase):
         remedy = dict([re.search(r"\b(hostTracefs\.mount)=(\w+)", notes).groups()])
         release.roll_out(self.settings | remedy)
         self.assertTrue(release.ready())
-        self.assertEqual((release.engine(), release.tracing()), ("bpf", (1, "")))
+        self.assertEqual(wait_until(release.tracing, 30, "the Service leads to the pod"), (1, ""))
+        self.assertEqual(release.engine(), "bpf")
         # And where bpf can't be used either:
         release.roll_out(self.settings | remedy | {"securityContext.runAsUser": "65534"})
         self.assertTrue(release.ready())
-        self.assertEqual(release.tracing(), (0, "absent"))
+        self.assertEqual(wait_until(release.tracing, 30, "the Service leads to the pod"), (0, "absent"))
         self.assertTrue(any(name == "kmem_free_blocks" for name, _ in release.metrics()))
 
 
