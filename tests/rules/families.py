@@ -7,6 +7,11 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 OF_SEVERAL_NODES = {"kmem_page_cross_node_frees_total", "kmem_slab_cross_node_frees_total"}
 # In no expression by these names: Prometheus's own, and those of every process.
 OF_PROMETHEUS = {"up", "ALERTS", "scrape_duration_seconds", "scrape_samples_scraped"}
+# Those of every target, and of the parts of a histogram.
+OF_TARGETS = {"instance", "job", "cluster", "le"}
+# With web.per_cpu_detail, which no golden file has.
+OF_CPUS = {"kmem_exporter_cpu_events_read_total": {"cpu"},
+           "kmem_exporter_cpu_events_lost_total": {"cpu", "reason"}}
 
 
 def _names_in(file):
@@ -23,15 +28,19 @@ def live_only():
     return _names_in(REPOSITORY / "tests/golden/overhead.prom")
 
 
+def without_strings(text):
+    return re.sub(r'"(?:[^"\\\n]|\\.)*"', '""', text)
+
+
 def used_by(expression):
     """The names of the metrics in an expression, those of recording rules left out."""
-    without_strings = re.sub(r'"(?:[^"\\]|\\.)*"', '""', expression)
-    return set(re.findall(r"(?<![\w:])(?:kmem_|process_|scrape_)\w+(?![\w:])", without_strings)) | (
-        {name for name in ("up", "ALERTS") if re.search(rf"(?<![\w:]){name}(?![\w:(])", without_strings)})
+    text = without_strings(expression)
+    return set(re.findall(r"(?<![\w:])(?:kmem_|process_|scrape_)\w+(?![\w:])", text)) | (
+        {name for name in ("up", "ALERTS") if re.search(rf"(?<![\w:]){name}(?![\w:(])", text)})
 
 
 def recordings_used_by(expression):
-    return set(re.findall(r"\binstance\w*:\w+:\w+", re.sub(r'"(?:[^"\\]|\\.)*"', '""', expression)))
+    return set(re.findall(r"\binstance\w*:\w+:\w+", without_strings(expression)))
 
 
 def needs(expression, recorded, names):
@@ -44,17 +53,6 @@ def needs(expression, recorded, names):
 
 def is_of_other_machines(expression, recorded):
     return needs(expression, recorded, OF_SEVERAL_NODES)
-
-
-# Those of every target, and of the parts of a histogram.
-OF_TARGETS = {"instance", "job", "cluster", "le"}
-# With web.per_cpu_detail, which no golden file has.
-OF_CPUS = {"kmem_exporter_cpu_events_read_total": {"cpu"},
-           "kmem_exporter_cpu_events_lost_total": {"cpu", "reason"}}
-
-
-def without_strings(text):
-    return re.sub(r'"(?:[^"\\\n]|\\.)*"', '""', text)
 
 
 def labels():
