@@ -7,9 +7,9 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 OF_SEVERAL_NODES = {"kmem_page_cross_node_frees_total", "kmem_slab_cross_node_frees_total"}
 # In no expression by these names: Prometheus's own, and those of every process.
 OF_PROMETHEUS = {"up", "ALERTS", "scrape_duration_seconds", "scrape_samples_scraped"}
-# Those of every target, and of the parts of a histogram.
+# Labels of every target, and of the parts of a histogram.
 OF_TARGETS = {"instance", "job", "cluster", "le"}
-# With web.per_cpu_detail, which no golden file has.
+# Families of web.per_cpu_detail, which no golden file has, and their labels.
 OF_CPUS = {"kmem_exporter_cpu_events_read_total": {"cpu"},
            "kmem_exporter_cpu_events_lost_total": {"cpu", "reason"}}
 
