@@ -1,85 +1,13 @@
-"""What the chart renders, from its values; nothing here needs a cluster. Started by `run`."""
+"""What the chart renders. Started by `run`."""
 import json
-import os
 import pathlib
 import re
-import shutil
-import subprocess
 import tempfile
-import unittest
 
 import yaml
 
-HERE = pathlib.Path(__file__).resolve().parent
-REPOSITORY = HERE.parents[1]
-CHART = REPOSITORY / "helm/kmem-exporter"
-HELM, HELM_DOCS, KUBECONFORM, SCHEMAS = (
-    os.environ["KMEM_TEST_" + name] for name in ("HELM", "HELM_DOCS", "KUBECONFORM", "SCHEMAS"))
-VALUE_SETS = sorted(path.stem for path in (HERE / "values").glob("*.yaml"))
-KUBERNETES = ("1.25.0", "1.31.0", "1.37.0")  # the oldest that the chart takes, and the newest known
-
-
-def run(*command, **options):
-    return subprocess.run([str(word) for word in command], check=False, encoding="utf-8", timeout=60,
-                          capture_output=True, **options)
-
-
-def helm_template(*arguments, release="kmem"):
-    return run(HELM, "template", release, CHART, "--namespace", "kernel", "--kube-version", KUBERNETES[-1],
-               *arguments)
-
-
-def values_of(name):
-    return "--values", HERE / "values" / f"{name}.yaml"
-
-
-class Rendered:
-    """The objects that `helm template` makes."""
-
-    def __init__(self, text):
-        self.text = text
-        self.objects = [document for document in yaml.safe_load_all(text) if document]
-
-    def all(self, kind):
-        return [item for item in self.objects if item["kind"] == kind]
-
-    def one(self, kind, **labels):
-        found = [item for item in self.all(kind)
-                 if labels.items() <= item["metadata"].get("labels", {}).items()]
-        if len(found) != 1:
-            raise AssertionError(f"{len(found)} objects of kind {kind} with {labels}")
-        return found[0]
-
-    @property
-    def pod(self):
-        return self.one("DaemonSet")["spec"]["template"]["spec"]
-
-    @property
-    def container(self):
-        return self.pod["containers"][0]
-
-    @property
-    def config(self):
-        return yaml.safe_load(next(item for item in self.all("ConfigMap")
-                                   if "kmem_exporter.yaml" in item["data"])["data"]["kmem_exporter.yaml"])
-
-    def capabilities(self):
-        return self.container["securityContext"]["capabilities"]
-
-    def host_paths(self):
-        return [volume["hostPath"]["path"] for volume in self.pod["volumes"] if "hostPath" in volume]
-
-
-class ChartTest(unittest.TestCase):
-    maxDiff = None
-
-    def render(self, *arguments, **options):
-        done = helm_template(*arguments, **options)
-        self.assertEqual(done.returncode, 0, done.stderr)
-        return Rendered(done.stdout)
-
-    def set(self, *settings):
-        return self.render(*(word for setting in settings for word in ("--set", setting)))
+from chart import (CHART, HELM, KUBECONFORM, KUBERNETES, REPOSITORY, SCHEMAS, VALUE_SETS, ChartTest, run,
+                   values_of)
 
 
 class EveryValueSet(ChartTest):
@@ -184,6 +112,8 @@ class Privileges(ChartTest):
         self.assertEqual(mount, {"name": "tracefs", "mountPath": "/tracing",
                                  "mountPropagation": "HostToContainer"})
         self.assertEqual(rendered.config["paths"]["tracefs"], "/tracing")
+        volume = next(volume for volume in rendered.pod["volumes"] if volume["name"] == "tracefs")
+        self.assertEqual(volume["hostPath"]["type"], "Directory")  # nothing is made where it is missing
 
     def test_bpf_has_its_two_capabilities_and_nothing_of_the_host(self):
         rendered = self.render(*values_of("bpf"))
@@ -238,7 +168,18 @@ class Scheduling(ChartTest):
     def test_every_node_has_a_pod_whatever_its_taints(self):
         pod = self.render().pod
         self.assertEqual(pod["tolerations"], [{"operator": "Exists"}])
-        self.assertEqual(pod["nodeSelector"], {"kubernetes.io/os": "linux"})  # any architecture
+        self.assertEqual(pod["nodeSelector"], {"kubernetes.io/os": "linux"})
+
+    def test_nodes_that_the_image_is_not_for_are_left_out(self):
+        required = self.render().pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+        term, = required["nodeSelectorTerms"]  # all of them at once
+        self.assertEqual({rule["key"]: (rule["operator"], rule["values"]) for rule in term["matchExpressions"]},
+                         {"kubernetes.io/arch": ("In", ["amd64", "arm64"]),
+                          "eks.amazonaws.com/compute-type": ("NotIn", ["fargate"]),
+                          "type": ("NotIn", ["virtual-kubelet"])})
+        workflow = (REPOSITORY / ".github/workflows/release.yaml").read_text(encoding="utf-8")
+        for architecture in ("amd64", "arm64"):
+            self.assertIn(f"{{arch: {architecture}, ", workflow)
 
     def test_no_cpu_limit_since_throttling_loses_events(self):
         self.assertEqual(list(self.render().container["resources"]["limits"]), ["memory"])
@@ -301,162 +242,3 @@ class Configuration(ChartTest):
             yaml.safe_dump({"config": config}, file)
             file.flush()
             self.assertEqual(self.render("--values", file.name).config, config)
-
-
-class Monitoring(ChartTest):
-    NODE_AS_INSTANCE = {"sourceLabels": ["__meta_kubernetes_pod_node_name"], "targetLabel": "instance"}
-
-    def test_a_restarted_pod_makes_no_new_series(self):
-        monitor = self.render(*values_of("operator")).one("ServiceMonitor")
-        endpoint, = monitor["spec"]["endpoints"]
-        self.assertEqual(endpoint["relabelings"][0], self.NODE_AS_INSTANCE)
-        self.assertEqual(len(endpoint["relabelings"]), 2)
-        endpoint, = self.set("prometheus.podMonitor.enabled=true").one("PodMonitor")["spec"]["podMetricsEndpoints"]
-        self.assertEqual(endpoint["relabelings"], [self.NODE_AS_INSTANCE])
-
-    def test_with_the_proxy_prometheus_shows_its_token(self):
-        endpoint, = self.render(*values_of("rbac-proxy")).one("ServiceMonitor")["spec"]["endpoints"]
-        self.assertEqual((endpoint["scheme"], endpoint["port"]), ("https", "https"))
-        self.assertIn("bearerTokenFile", endpoint)
-
-    def sources(self):
-        for path in ("kmem-rules", "kmem-alerts"):
-            yield from yaml.safe_load((REPOSITORY / f"deploy/prometheus/{path}.yaml").read_text())["groups"]
-
-    def test_the_rules_are_those_of_deploy_prometheus(self):
-        self.assertEqual(self.set("prometheusRules.enabled=true").one("PrometheusRule")["spec"]["groups"],
-                         list(self.sources()))
-
-    def test_an_alert_can_be_left_out(self):
-        names = [rule["alert"] for group in self.sources() for rule in group["rules"] if "alert" in rule]
-        self.assertGreater(len(names), 1)
-        for name in names:
-            rendered = self.set("prometheusRules.enabled=true", f"prometheusRules.rules.{name}.enabled=false")
-            left = [rule["alert"] for group in rendered.one("PrometheusRule")["spec"]["groups"]
-                    for rule in group["rules"] if "alert" in rule]
-            self.assertEqual(left, [other for other in names if other != name])
-
-    def test_the_dashboards_are_those_of_deploy_grafana(self):
-        rendered = self.render(*values_of("operator"))
-        found = {}
-        for item in rendered.all("ConfigMap"):
-            if item["metadata"]["labels"].get("grafana_dashboard") == "1":
-                self.assertEqual(item["metadata"]["namespace"], "monitoring")
-                found.update(item["data"])
-        sources = {path.name: path.read_text() for path in (REPOSITORY / "deploy/grafana").glob("*.json")}
-        self.assertEqual({name: json.loads(text) for name, text in found.items()},
-                         {name: json.loads(text) for name, text in sources.items()})
-
-    def test_the_package_holds_what_the_links_point_to(self):
-        with tempfile.TemporaryDirectory() as directory:
-            done = run(HELM, "package", CHART, "--destination", directory)
-            self.assertEqual(done.returncode, 0, done.stderr)
-            package, = pathlib.Path(directory).iterdir()
-            done = run(HELM, "template", "kmem", package, *values_of("operator"), "--namespace", "kernel",
-                       "--kube-version", KUBERNETES[-1])
-            self.assertEqual(Rendered(done.stdout).objects, self.render(*values_of("operator")).objects)
-
-
-class WrongValues(ChartTest):
-
-    def test_are_refused_with_a_line_that_says_what_and_where(self):
-        for settings, expected in (
-                ("confg.engine=bpf", "additional properties 'confg' not allowed"),
-                ("config.engin=bpf", "at '/config': additional properties 'engin' not allowed"),
-                ("config.engine=ebpf", "at '/config/engine': value must be one of 'auto', 'tracefs', 'bpf'"),
-                ("config.engine=null", "at '/config': missing property 'engine'"),
-                ("config.web.max_requests=0", "at '/config/web/max_requests': minimum: got 0, want 1"),
-                ("config.web.max_request=1", "at '/config/web': additional properties 'max_request' not allowed"),
-                ("config.log.level=loud", "at '/config/log/level': value must be one of"),
-                ("config.tracefs.buffer_size_kb=1MB", "at '/config/tracefs/buffer_size_kb': got string, want integer"),
-                ("config.tracefs.subbuffer_size_kb=65", "at '/config/tracefs/subbuffer_size_kb': value must be one of"),
-                ("config.collectors.slabs.enabled=false",
-                 "at '/config/collectors': additional properties 'slabs' not allowed"),
-                ("config.collectors.slab.enabled=yes",
-                 "at '/config/collectors/slab/enabled': got string, want boolean"),
-                ("config.collectors.slab.caches.max_series=0",
-                 "at '/config/collectors/slab/caches/max_series': minimum: got 0, want 1"),
-                ("config.paths.tracefs=/sys/kernel/tracing", "at '/config/paths/tracefs'"),
-                ("config.web.listen_addresses={:80}",
-                 "config.web.listen_addresses: set containerPort instead, by which the probes"),
-                ("config.engine=tracefs,hostTracefs.mount=never",
-                 "hostTracefs.mount: \"never\" leaves the engine \"tracefs\" nothing to trace with"),
-                ("containerPort=http", "at '/containerPort': got string, want integer"),
-                ("containerPort=65536", "at '/containerPort': maximum: got 65,536, want 65,535"),
-                ("hostTracefs.mount=yes", "at '/hostTracefs/mount': value must be one of"),
-                ("image.digest=latest", "at '/image/digest': 'latest' does not match pattern"),
-                ("image.pullPolicy=Sometimes", "at '/image/pullPolicy': value must be one of"),
-                ("tolerations=all", "at '/tolerations': got string, want array"),
-                ("securityContext.capabilities.add={CAP_SYS_ADMIN}", "at '/securityContext/capabilities/add/0'"),
-                ("updateStrategy.rollingUpdate.maxSurge=1",
-                 "at '/updateStrategy/rollingUpdate': additional properties 'maxSurge' not allowed"),
-                ("updateStrategy.rollingUpdate.maxUnavailable=0", "at '/updateStrategy/rollingUpdate/maxUnavailable'"),
-                ("prometheus.monitor.interval=30", "at '/prometheus/monitor/interval': got number, want string"),
-                ("prometheus.monitor.enabled=true,prometheus.podMonitor.enabled=true",
-                 "prometheus: monitor and podMonitor are both enabled"),
-                ("prometheus.monitor.enabled=true,service.enabled=false",
-                 "prometheus.monitor.enabled: a ServiceMonitor needs the Service"),
-                ("prometheusRules.enabled=true,prometheusRules.rules.KmemNothing.enabled=false",
-                 "prometheusRules.rules.KmemNothing: there is no such alert; there are "),
-                ("kubeRBACProxy.enabled=true,kubeRBACProxy.upstreamPort=15636",
-                 "kubeRBACProxy.upstreamPort: is the same as containerPort"),
-        ):
-            with self.subTest(values=settings):
-                done = helm_template("--set", settings)
-                self.assertNotEqual(done.returncode, 0)
-                self.assertEqual(done.stdout, "")
-                self.assertIn(expected, done.stderr)
-
-    def test_an_older_kubernetes_is_refused(self):
-        done = run(HELM, "template", CHART, "--kube-version", "1.24.0")
-        self.assertIn("requires kubeVersion: >=1.25.0-0", done.stderr)
-
-
-class Documents(ChartTest):
-
-    def test_the_chart_s_readme_is_current(self):
-        with tempfile.TemporaryDirectory() as directory:
-            done = run(HELM_DOCS, "--chart-search-root", CHART, "--dry-run", "--log-level", "warning",
-                       cwd=directory)
-            self.assertEqual(done.returncode, 0, done.stderr)
-            self.assertEqual(done.stdout.strip(), (CHART / "README.md").read_text().strip(),
-                             "run deploy/render")
-
-    def test_every_value_is_described_and_in_the_schema(self):
-        readme = (CHART / "README.md").read_text()
-        self.assertEqual(re.findall(r"^\| (\S+) \|.*\|  \|$", readme, re.MULTILINE), [])
-        schema = json.loads((CHART / "values.schema.json").read_text())
-        values = yaml.safe_load((CHART / "values.yaml").read_text())
-        self.assertEqual(set(schema["properties"]) - {"global"}, set(values))
-
-    def test_the_plain_manifests_are_current(self):
-        for name in ("kmem-exporter.yaml", "monitoring.yaml"):
-            done = run(REPOSITORY / "deploy/render", "--print", name)
-            self.assertEqual(done.returncode, 0, done.stderr)
-            self.assertEqual(done.stdout, (REPOSITORY / "deploy/kubernetes" / name).read_text(),
-                             "run deploy/render")
-
-    def test_the_notes_name_the_fixes(self):
-        with tempfile.TemporaryDirectory() as directory:  # helm shows notes only of what it installs
-            chart = pathlib.Path(shutil.copytree(CHART, pathlib.Path(directory, "chart")))
-            (chart / "templates/NOTES.txt").rename(chart / "notes")
-            (chart / "templates/notes.yaml").write_text(
-                'kind: Notes\nmetadata: {}\ntext: {{ tpl (.Files.Get "notes") . | toJson }}\n')
-            for name in VALUE_SETS:
-                with self.subTest(values=name):
-                    done = run(HELM, "template", "kmem", chart, "--namespace", "kernel", "--kube-version",
-                               KUBERNETES[-1], *values_of(name))
-                    self.assertEqual(done.returncode, 0, done.stderr)
-                    self.assert_notes(name, Rendered(done.stdout).one("Notes")["text"])
-
-    def assert_notes(self, name, notes):
-        self.assertIn("pod-security.kubernetes.io/enforce=privileged", notes)
-        self.assertIn("mount tracefs on the node (/sys/kernel/", notes)
-        self.assertEqual("WARNING: there is a CPU limit" in notes, name == "everything")
-        self.assertEqual("WARNING: with config.on_tracing_failure" in notes, name == "everything")
-        self.assertEqual("Nothing tells Prometheus of these pods yet" in notes,
-                         name in ("defaults", "tracefs", "bpf", "bpf-with-tracefs", "everything"))
-
-
-if __name__ == "__main__":
-    unittest.main()

@@ -7,6 +7,11 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 OF_SEVERAL_NODES = {"kmem_page_cross_node_frees_total", "kmem_slab_cross_node_frees_total"}
 # In no expression by these names: Prometheus's own, and those of every process.
 OF_PROMETHEUS = {"up", "ALERTS", "scrape_duration_seconds", "scrape_samples_scraped"}
+# Labels of every target, and of the parts of a histogram.
+OF_TARGETS = {"instance", "job", "cluster", "le"}
+# Families of web.per_cpu_detail, which no golden file has, and their labels.
+OF_CPUS = {"kmem_exporter_cpu_events_read_total": {"cpu"},
+           "kmem_exporter_cpu_events_lost_total": {"cpu", "reason"}}
 
 
 def _names_in(file):
@@ -23,15 +28,19 @@ def live_only():
     return _names_in(REPOSITORY / "tests/golden/overhead.prom")
 
 
+def without_strings(text):
+    return re.sub(r'"(?:[^"\\\n]|\\.)*"', '""', text)
+
+
 def used_by(expression):
     """The names of the metrics in an expression, those of recording rules left out."""
-    without_strings = re.sub(r'"(?:[^"\\]|\\.)*"', '""', expression)
-    return set(re.findall(r"(?<![\w:])(?:kmem_|process_|scrape_)\w+(?![\w:])", without_strings)) | (
-        {name for name in ("up", "ALERTS") if re.search(rf"(?<![\w:]){name}(?![\w:(])", without_strings)})
+    text = without_strings(expression)
+    return set(re.findall(r"(?<![\w:])(?:kmem_|process_|scrape_)\w+(?![\w:])", text)) | (
+        {name for name in ("up", "ALERTS") if re.search(rf"(?<![\w:]){name}(?![\w:(])", text)})
 
 
 def recordings_used_by(expression):
-    return set(re.findall(r"\binstance\w*:\w+:\w+", re.sub(r'"(?:[^"\\]|\\.)*"', '""', expression)))
+    return set(re.findall(r"\binstance\w*:\w+:\w+", without_strings(expression)))
 
 
 def needs(expression, recorded, names):
@@ -44,3 +53,26 @@ def needs(expression, recorded, names):
 
 def is_of_other_machines(expression, recorded):
     return needs(expression, recorded, OF_SEVERAL_NODES)
+
+
+def labels():
+    """The names of the labels by family; of a histogram also by its name alone."""
+    found = {name: set() for name in OF_SEVERAL_NODES} | {name: set(names) for name, names in OF_CPUS.items()}
+    for file in (REPOSITORY / "tests/golden").glob("*.prom"):
+        for name, inside in re.findall(r"^(\w+)(?:\{(.*)\})? \S+$", without_strings(
+                file.read_text(encoding="utf-8")), re.MULTILINE):
+            for family in {name, re.sub(r"_(bucket|sum|count)$", "", name)}:
+                found.setdefault(family, set()).update(re.findall(r'(\w+)=""', inside))
+    return found
+
+
+def selectors(code):
+    """The families with braces behind their names, and the labels in these; NAME_* is what begins so."""
+    for name, inside in re.findall(r"(?<![\w:])((?:kmem|process|scrape)_\w+\*?)\{([^{}]*)\}", without_strings(code)):
+        yield name, re.findall(r"([a-zA-Z_]\w*)\s*(?==|!|,|$)", inside)
+
+
+def groupings(code):
+    """The labels that an expression groups or matches by."""
+    lists = re.findall(r"\b(?:by|without|on|ignoring|group_left|group_right) ?\(([^()]*)\)", without_strings(code))
+    return {name for names in lists for name in re.findall(r"\w+", names)}

@@ -34,11 +34,6 @@ def heading_anchors(markdown):
             for title in re.findall(r"^#+ (.+)$", markdown, re.MULTILINE)}
 
 
-def code_of(page):
-    """What a page has in `code`."""
-    return " ; ".join(re.findall(r"`([^`]+)`", page.read_text(encoding="utf-8")))
-
-
 class RulesTest(unittest.TestCase):
     def test_recording_rules_are_named_level_metric_operations(self):
         for name in recorded():
@@ -112,16 +107,6 @@ class RunbooksTest(unittest.TestCase):
                 if anchor:
                     self.assertIn(anchor, heading_anchors(linked.read_text(encoding="utf-8")),
                                   f"{page.name}: {target}")
-
-    def test_metrics_and_recordings_named_exist(self):
-        known = families.existing() | families.OF_PROMETHEUS
-        for page in RUNBOOKS.glob("*.md"):
-            code = code_of(page)
-            names = {name for name in families.used_by(code)
-                     if not re.match(r"kmem_(cache_|exporter$)", name)}
-            histograms = {name.removesuffix("_count") for name in known}
-            self.assertLessEqual(names, known | histograms, page.name)
-            self.assertLessEqual(families.recordings_used_by(code), set(recorded()), page.name)
 
 
 if __name__ == "__main__":

@@ -94,9 +94,11 @@ scrapeTimeout: {{ . }}
 {{- if or $monitor.nodeAsInstance $monitor.relabelings }}
 relabelings:
   {{- if $monitor.nodeAsInstance }}
-  # A node's series are the same whichever pod it has.
+  # A node's series are the same whichever pod it has: the operator's own label pod goes.
   - sourceLabels: [__meta_kubernetes_pod_node_name]
     targetLabel: instance
+  - action: labeldrop
+    regex: pod
   {{- end }}
   {{- with $monitor.relabelings }}
   {{- toYaml . | nindent 2 }}

@@ -156,8 +156,8 @@ class Release:
         raise AssertionError(f"no process of {identifier}")
 
 
-def render(*arguments):
-    done = run(HELM, "template", "kmem", CHART, "--kube-version", "1.34.0", *arguments)
+def render(*arguments, release="kmem"):
+    done = run(HELM, "template", release, CHART, "--kube-version", "1.34.0", *arguments)
     return [item for item in yaml.safe_load_all(done.stdout) if item]
 
 

@@ -13,8 +13,9 @@ import yaml
 
 import cluster
 import load
+import operator_jobs
 from prometheus import free_port
-from cluster import CHART, INSTANCE, ON_NODE, REPOSITORY, TRACEFS, kubectl, needs_node, render, run, wait_until
+from cluster import INSTANCE, ON_NODE, REPOSITORY, TRACEFS, kubectl, needs_node, render, run, wait_until
 
 PROMETHEUS = os.environ["KMEM_TEST_PROMETHEUS"]
 CRDS = pathlib.Path(os.environ["KMEM_TEST_CRDS"])
@@ -35,7 +36,7 @@ def setUpModule():
 
 def load_tests(loader, _, __):
     return unittest.TestSuite(loader.loadTestsFromTestCase(case) for case in (
-        Lifecycle, Engines, Failures, PodSecurity, Manifests, Discovery, Early))
+        Lifecycle, Engines, Failures, NoPath, PodSecurity, Manifests, Discovery, Early))
 
 
 class ReleaseTest(unittest.TestCase):
@@ -92,17 +93,36 @@ class Lifecycle(ReleaseTest):
         self.assertNotEqual(self.release.pod()["metadata"]["name"], name)
         json.loads(self.release.log("--tail=1"))
 
-    def test_a_wrong_configuration_says_what_and_where_and_a_rollback_mends_it(self):
+    def test_a_wrong_flag_says_so_and_a_rollback_mends_it(self):
         self.reset()
-        # The schema refuses most of them; what it can't know, the exporter does.
         revision = max(entry["revision"] for entry in json.loads(self.release.helm("history", "-o", "json")))
-        self.release.install({"config.collectors.slab.enabeld": "true"})
+        self.release.install({"extraArgs": "{--no-such-flag}"})
         code, log = wait_until(self.release.exit, 60, "the exporter has ended")
         self.assertEqual(code, 1)
-        self.assertRegex(log, r"/kmem_exporter\.yaml:\d+:\d+: collectors\.slab\.enabeld: ")
+        self.assertIn("--no-such-flag: is an unknown flag", log)
         self.release.helm("rollback", revision)
         self.release.wait()
         self.assertEqual(self.release.tracing(), (1, ""))
+        if cluster.NODE:
+            self.assertEqual(cluster.instances().count(INSTANCE), 1)
+
+    def test_a_wrong_configuration_says_what_and_where(self):
+        """Of a ConfigMap that was changed by hand: what comes through Helm is refused by the schema."""
+        self.reset()
+        config = json.loads(kubectl("-n", self.release.namespace, "get", "cm", self.release.object, "-o", "json"))
+        text = config["data"]["kmem_exporter.yaml"]
+        self.patch_config(text + "web:\n  max_request: 1\n")
+        code, log = wait_until(self.release.exit, 60, "the exporter has ended")
+        self.assertEqual(code, 1)
+        self.assertRegex(log, rf"/kmem_exporter\.yaml:{text.count(chr(10)) + 2}:3: web\.max_request: is an unknown key")
+        self.patch_config(text)
+        self.release.wait()
+        self.assertEqual(wait_until(self.release.tracing, 30, "the Service leads to the pod"), (1, ""))
+
+    def patch_config(self, text):
+        kubectl("-n", self.release.namespace, "patch", "cm", self.release.object, "--type=merge", "--patch",
+                json.dumps({"data": {"kmem_exporter.yaml": text}}))
+        kubectl("-n", self.release.namespace, "delete", "pod", self.release.pod()["metadata"]["name"])
 
     def test_a_value_that_the_schema_refuses_changes_nothing(self):
         before = self.release.helm("history", "-o", "json")
@@ -201,6 +221,29 @@ class Failures(ReleaseTest):
         self.assertIn("/tracing", log)
 
 
+class NoPath(unittest.TestCase):
+    """A node that lacks the path of hostTracefs."""
+    settings = {"hostTracefs.path": "/sys/kernel/nothing"}
+
+    def test_an_event_says_so_and_what_the_notes_name_lets_the_pod_start(self):
+        release = cluster.Release("no-path")
+        self.addCleanup(release.uninstall)
+        notes = release.install(self.settings).stdout
+        wait_until(lambda: any("/sys/kernel/nothing is not a directory" in event["message"]
+                               for event in cluster.objects("events", release.namespace)), 60, "the event")
+        self.assertEqual(release.status()["state"]["waiting"]["reason"], "ContainerCreating")
+        remedy = dict([re.search(r"\b(hostTracefs\.mount)=(\w+)", notes).groups()])
+        release.roll_out(self.settings | remedy)
+        self.assertTrue(release.ready())
+        self.assertEqual(wait_until(release.tracing, 30, "the Service leads to the pod"), (1, ""))
+        self.assertEqual(release.engine(), "bpf")
+        # And where bpf can't be used either:
+        release.roll_out(self.settings | remedy | {"securityContext.runAsUser": "65534"})
+        self.assertTrue(release.ready())
+        self.assertEqual(wait_until(release.tracing, 30, "the Service leads to the pod"), (0, "absent"))
+        self.assertTrue(any(name == "kmem_free_blocks" for name, _ in release.metrics()))
+
+
 class PodSecurity(unittest.TestCase):
 
     def test_a_namespace_that_forbids_it_says_so_and_the_notes_label_lets_it(self):
@@ -279,26 +322,18 @@ class Discovery(ReleaseTest):
                    {"source_labels": ["__meta_kubernetes_pod_ip", annotation + "port"], "separator": ":",
                     "target_label": "__address__"},
                    {"source_labels": ["__meta_kubernetes_pod_node_name"], "target_label": "instance"}]}
-        # As the Prometheus operator makes of the monitors.
-        for kind, values, role, port in (("ServiceMonitor", "monitor", "endpointslice", "endpointslice_port_name"),
-                                         ("PodMonitor", "podMonitor", "pod", "pod_container_port_name")):
-            monitor, = [item for item in render("--namespace", self.release.namespace, "--set",
-                                                f"prometheus.{values}.enabled=true,config.web.telemetry_path=/kmem")
-                        if item["kind"] == kind]
-            endpoint, = monitor["spec"].get("endpoints") or monitor["spec"]["podMetricsEndpoints"]
-            labels = monitor["spec"]["selector"]["matchLabels"] | {"app.kubernetes.io/instance": self.release.name}
-            of = "service" if kind == "ServiceMonitor" else "pod"
-            yield {"job_name": kind, "metrics_path": endpoint["path"],
-                   "kubernetes_sd_configs": [{"role": role, **kubernetes}],
-                   "relabel_configs": [
-                       *({"source_labels": [f"__meta_kubernetes_{of}_label_" + re.sub(r"\W", "_", name)],
-                          "action": "keep", "regex": value} for name, value in labels.items()),
-                       {"source_labels": [f"__meta_kubernetes_{port}"], "action": "keep", "regex": endpoint["port"]},
-                       *({re.sub("[A-Z]", lambda found: "_" + found[0].lower(), key): value
-                          for key, value in rule.items()} for rule in endpoint["relabelings"])]}
+        for values, role in (("monitor", "endpointslice"), ("podMonitor", "pod")):
+            monitor, = [item for item in render(
+                "--namespace", self.release.namespace, "--set",
+                f"prometheus.{values}.enabled=true,config.web.telemetry_path=/kmem", release=self.release.name)
+                if item["kind"].endswith("Monitor")]
+            yield operator_jobs.job(monitor) | {"kubernetes_sd_configs": [{"role": role, **kubernetes}]}
 
     def test_by_annotations_and_as_the_monitors_say(self):
         jobs = list(self.scrape_configs())
+        for job in jobs:
+            job["relabel_configs"].append({"target_label": "found_by", "replacement": job["job_name"]})
+        names = {job["job_name"] for job in jobs}
         port = free_port()
         with tempfile.TemporaryDirectory() as directory:
             config = pathlib.Path(directory, "prometheus.yml")
@@ -318,20 +353,19 @@ class Discovery(ReleaseTest):
             nodes = {node["metadata"]["name"] for node in cluster.objects("nodes", "default")}
 
             def found():
-                return {job["job_name"]: {sample["metric"]["instance"] for sample in
-                                          query(f'up{{job="{job["job_name"]}"}} == 1')} for job in jobs}
-            wait_until(lambda: found() == {job["job_name"]: nodes for job in jobs}, 60,
-                       f"every job finds {nodes}")
-            rates = wait_until(lambda: (result := query('sum by (job) (rate(kmem_tracepoint_events_total[10s])) > 0'))
-                               and len(result) == len(jobs) and result, 60, "rates of every job")
-            self.assertEqual(len(rates), 3)
+                return {name: {sample["metric"]["instance"] for sample in query(f'up{{found_by="{name}"}} == 1')}
+                        for name in names}
+            wait_until(lambda: found() == dict.fromkeys(names, nodes), 60, f"every job finds {nodes}")
+            wait_until(lambda: len(query('sum by (found_by) (rate(kmem_tracepoint_events_total[10s])) > 0')) ==
+                       len(names), 60, "rates of every job")
 
-            # A pod's successor goes on with its node's series.
+            # A pod's successor goes on with its node's series: there are no others.
             kubectl("-n", self.release.namespace, "delete", "pod", self.release.pod()["metadata"]["name"])
             self.release.wait()
-            wait_until(lambda: found() == {job["job_name"]: nodes for job in jobs}, 60, "the new pod is found")
-            series = query('count by (job) (count by (job, instance) (count_over_time(kmem_min_free_bytes[10m])))')
-            self.assertEqual({sample["value"][1] for sample in series}, {str(len(nodes))})
+            wait_until(lambda: found() == dict.fromkeys(names, nodes), 60, "the new pod is found")
+            series = query('count by (found_by) (count_over_time(kmem_min_free_bytes[10m]))')
+            self.assertEqual({sample["metric"]["found_by"]: int(sample["value"][1]) for sample in series},
+                             dict.fromkeys(names, len(nodes)))
 
 
 @needs_node
