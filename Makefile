@@ -33,18 +33,18 @@ run: build ## run it on the live kernel, or on a recorded trace; ARGS='...' are 
 test: deps ## unit and integration tests
 	@cmake --preset release --log-level=WARNING >/dev/null
 	@cmake --build --preset release
-	@ctest --preset release -j $(TEST_JOBS)
+	@tests/ctest release -j $(TEST_JOBS)
 
 test-asan: deps ## the same tests with the address and undefined-behaviour sanitizers
 	@cmake --preset asan-ubsan --log-level=WARNING >/dev/null
 	@cmake --build --preset asan-ubsan
-	@ctest --preset asan-ubsan -j $(TEST_JOBS)
+	@tests/ctest asan-ubsan -j $(TEST_JOBS)
 
 # g++ 12's thread sanitizer does not start where the kernel randomises addresses with 32 bits.
 test-tsan: deps ## the same tests with the thread sanitizer
 	@cmake --preset tsan --log-level=WARNING >/dev/null
 	@fixed=$$(setarch -R true 2>/dev/null && echo setarch -R); \
-	$$fixed cmake --build --preset tsan && $$fixed ctest --preset tsan -j $(TEST_JOBS)
+	$$fixed cmake --build --preset tsan && $$fixed tests/ctest tsan -j $(TEST_JOBS)
 
 test-e2e: build ## a real Prometheus scrapes the program (downloaded, not installed)
 	@tests/e2e/run

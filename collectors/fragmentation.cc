@@ -90,14 +90,23 @@ void AppendMinFree(const ProcReader& proc, Families& out) {
       .Add({}, bytes);
 }
 
-std::size_t OnlineNodes(const ProcReader& proc, const std::vector<BuddyRow>& rows) {
+// With what buddyinfo tells of the nodes where zoneinfo can't be had.
+Zoneinfo ReadZoneinfo(const ProcReader& proc, const std::vector<BuddyRow>& rows) {
   try {
-    return ParseZoneinfo(proc.Read("zoneinfo")).nodes.size();
+    return ParseZoneinfo(proc.Read("zoneinfo"));
   } catch (const ProcError&) {
-    std::set<int> nodes;
-    for (const BuddyRow& row : rows) nodes.insert(row.node);
-    return nodes.size();
+    Zoneinfo zoneinfo;
+    for (const BuddyRow& row : rows) zoneinfo.nodes.insert(row.node);
+    return zoneinfo;
   }
+}
+
+void AppendManaged(const Zoneinfo& zoneinfo, std::uint64_t page_size, Families& out) {
+  if (!zoneinfo.managed_pages) return;
+  FamilyBuilder(out, FamilyBuilder::Type::Gauge, "kmem_managed_bytes",
+                "Memory that the page allocator manages, free or in use: the machine's without what "
+                "was reserved at boot. Sum of managed in /proc/zoneinfo, all kernels.")
+      .Add({}, *zoneinfo.managed_pages * static_cast<double>(page_size));
 }
 
 }  // namespace
@@ -127,12 +136,14 @@ void FragmentationCollector::Collect(const ProcReader& proc, const KernelFacts& 
                 "From the format of mm_page_alloc_extfrag or /proc/pagetypeinfo, all kernels.")
       .Add({}, pageblock_order);
   AppendMinFree(proc, out);
+  const Zoneinfo zoneinfo = ReadZoneinfo(proc, rows);
   const double pageblock_bytes = std::ldexp(static_cast<double>(facts.page_size), pageblock_order);
   FamilyBuilder(out, FamilyBuilder::Type::Gauge, "kmem_min_free_step_bytes",
                 "Step by which to raise vm.min_free_kbytes against fragmentation, as the kernel's "
                 "Documentation/trace/events-kmem.rst has it: 3 pageblocks per online node. "
                 "Computed from /proc/zoneinfo, all kernels.")
-      .Add({}, 3 * pageblock_bytes * static_cast<double>(OnlineNodes(proc, rows)));
+      .Add({}, 3 * pageblock_bytes * static_cast<double>(zoneinfo.nodes.size()));
+  AppendManaged(zoneinfo, facts.page_size, out);
 }
 
 }  // namespace kmem

@@ -23,14 +23,14 @@ namespace kmem {
 [[nodiscard]] double FragmentationIndex(std::span<const std::uint64_t> free_blocks, int order);
 
 // kmem_free_blocks, kmem_unusable_free_index, kmem_fragmentation_index, kmem_pageblock_order,
-// kmem_min_free_bytes and kmem_min_free_step_bytes.
+// kmem_min_free_bytes, kmem_min_free_step_bytes and kmem_managed_bytes.
 //
 // Throws only for buddyinfo. Of the other tables, each may be out of reach by itself, and what they
 // give is left out or replaced: without sys/vm/min_free_kbytes there is no kmem_min_free_bytes;
-// without zoneinfo the online nodes are those in buddyinfo, which has only nodes with memory.
-// The pageblock order is that of the KernelFacts: pagetypeinfo is too dear to read at a scrape,
-// because the kernel makes it by walking the free lists under zone->lock with interrupts off
-// (pagetypeinfo_showfree_print(), mm/vmstat.c, 5.10 to 6.18).
+// without zoneinfo there is no kmem_managed_bytes, and the online nodes are those in buddyinfo,
+// which has only nodes with memory. The pageblock order is that of the KernelFacts: pagetypeinfo is
+// too dear to read at a scrape, because the kernel makes it by walking the free lists under
+// zone->lock with interrupts off (pagetypeinfo_showfree_print(), mm/vmstat.c, 5.10 to 6.18).
 class FragmentationCollector : public ProcCollector {
  public:
   [[nodiscard]] std::string_view name() const override { return "fragmentation"; }

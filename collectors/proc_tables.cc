@@ -121,7 +121,9 @@ class ZoneReader {
   explicit ZoneReader(NodeZone where) : out_{where.first, std::move(where.second), 0, 0} {}
 
   void ReadLine(Scanner& in) {
-    if (!in_pagesets_) {
+    if (!in_pagesets_ && in.Skip("managed ")) {
+      managed_pages_ = in.Number<std::uint64_t>();
+    } else if (!in_pagesets_) {
       // Before it, "high" without a colon is the zone's watermark.
       in_pagesets_ = in.Skip("pagesets") && in.AtEnd();
     } else if (in.Skip("cpu:")) {
@@ -137,10 +139,13 @@ class ZoneReader {
     }
   }
 
-  void Finish(const Scanner& in, std::vector<ZonePagesets>& out) {
+  void Finish(const Scanner& in, Zoneinfo& out) {
+    if (managed_pages_) {
+      out.managed_pages = out.managed_pages.value_or(0) + static_cast<double>(*managed_pages_);
+    }
     if (!in_pagesets_) return;
     CheckCpu(in);
-    out.push_back(std::move(out_));
+    out.pagesets.push_back(std::move(out_));
   }
 
  private:
@@ -155,6 +160,7 @@ class ZoneReader {
   }
 
   ZonePagesets out_;
+  std::optional<std::uint64_t> managed_pages_;
   std::size_t cpus_ = 0;
   bool in_pagesets_ = false;
   bool has_high_ = false;
@@ -227,7 +233,7 @@ Zoneinfo ParseZoneinfo(std::string_view text) {
   std::optional<ZoneReader> zone;
   while (in.NextLine()) {
     if (in.Skip("Node ")) {
-      if (zone) zone->Finish(in, out.pagesets);
+      if (zone) zone->Finish(in, out);
       NodeZone where = ParseNodeZone(in);
       if (!in.AtEnd()) in.Fail("more than a node and a zone");
       RefuseSecond(seen, where, in);
@@ -239,7 +245,7 @@ Zoneinfo ParseZoneinfo(std::string_view text) {
       in.Fail("expected a node and a zone");
     }
   }
-  if (zone) zone->Finish(in, out.pagesets);
+  if (zone) zone->Finish(in, out);
   return out;
 }
 

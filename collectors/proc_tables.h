@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <set>
 #include <span>
 #include <string>
@@ -55,6 +56,9 @@ struct ZonePagesets {
 // even those without pages, but gives `pagesets` only for zones with pages.
 struct Zoneinfo {
   std::set<int> nodes;  // the online ones
+  // Of all zones. A floating-point number, because those of a hostile table could overflow a whole
+  // one; none where no zone tells.
+  std::optional<double> managed_pages;
   std::vector<ZonePagesets> pagesets;
 };
 

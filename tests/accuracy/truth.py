@@ -72,8 +72,9 @@ BATCH_EVENTS = ["mm_page_alloc_zone_locked", "mm_page_pcpu_drain", "mm_page_allo
 # Read from /proc: no event tells them.
 NOT_FROM_EVENTS = ["kmem_pcp_high_pages", "kmem_pcp_batch_pages", "kmem_free_blocks", "kmem_unusable_free_index",
                    "kmem_fragmentation_index", "kmem_pageblock_order", "kmem_min_free_bytes",
-                   "kmem_min_free_step_bytes", "kmem_compaction_stalls_total", "kmem_compaction_successes_total",
-                   "kmem_compaction_failures_total", "kmem_allocation_stalls_total"]
+                   "kmem_min_free_step_bytes", "kmem_managed_bytes", "kmem_compaction_stalls_total",
+                   "kmem_compaction_successes_total", "kmem_compaction_failures_total",
+                   "kmem_allocation_stalls_total"]
 # Must not move: with losses there is nothing to compare.
 MUST_STAY = ["kmem_exporter_events_lost_total", "kmem_exporter_record_errors_total",
              "kmem_exporter_interference_total", "kmem_exporter_cross_cpu_evicted_total"]

@@ -3,6 +3,7 @@ import os
 import re
 import unittest
 
+import test_bpf
 import tracefs
 from harness import NOBODY, ExporterTest, observe, wait_until
 
@@ -78,6 +79,15 @@ class Retry(ExporterTest):
     def test_without_permission_it_stays_up_and_serves_what_needs_no_tracing(self):
         exporter = self.start(config=self.RETRY, user=NOBODY)
         self.assert_serves_without_tracing(exporter, "not_permitted")
+        self.assertEqual(exporter.stop(), 0)
+
+    @unittest.skipUnless(IS_ROOT, "it takes root to hide the kernel's BTF")
+    @unittest.skipUnless(test_bpf.is_built(), "built without the in-kernel engine")
+    def test_without_btf_the_engine_bpf_stays_up_and_serves_what_needs_no_tracing(self):
+        exporter = self.start(config={**self.RETRY, "engine": "bpf"}, prefix=test_bpf.WITHOUT_BTF)
+        self.assert_serves_without_tracing(exporter, "no_btf")
+        self.assertEqual(len(exporter.log_lines(f"bpf: .*{test_bpf.BTF}.*CONFIG_DEBUG_INFO_BTF")), 1)
+        observe(exporter.running, 1, "it stays up")
         self.assertEqual(exporter.stop(), 0)
 
     def test_a_port_in_use_ends_the_start_all_the_same(self):

@@ -30,8 +30,11 @@ constexpr const char* kBuddyinfo =
     "     0 \n";
 constexpr const char* kZoneinfo =
     "Node 0, zone   Normal\n"
+    "        managed  1000\n"
     "Node 1, zone   Normal\n"
+    "        managed  24\n"
     "Node 1, zone  Movable\n"
+    "        managed  0\n"
     "Node 2, zone  Movable\n";
 class MemoryProc : public ProcReader {
  public:
@@ -188,6 +191,13 @@ TEST(FragmentationCollectorTest, TheStepIsThreePageblocksPerOnlineNode) {
   EXPECT_EQ(Sample(families, "kmem_min_free_step_bytes"), 37748736);  // 3 * 4 MiB * 3 nodes
 }
 
+TEST(FragmentationCollectorTest, WhatIsManagedIsTheSumOfTheZones) {
+  EXPECT_EQ(Sample(Collected(WholeProc()), "kmem_managed_bytes"), 1024 * 4096);
+  KernelFacts facts = Facts();
+  facts.page_size = 65536;
+  EXPECT_EQ(Sample(Collected(WholeProc(), facts), "kmem_managed_bytes"), 1024 * 65536);
+}
+
 TEST(FragmentationCollectorTest, WithoutBuddyinfoThereIsNothing) {
   MemoryProc none{{"zoneinfo", kZoneinfo}};
   EXPECT_THROW(Collected(none), ProcError);
@@ -202,6 +212,7 @@ TEST(FragmentationCollectorTest, WithoutTheOtherTablesTheRestIsStillGiven) {
   facts.pageblock_order = 5;
   const Families families = Collected(proc, facts);
   EXPECT_THAT(Names(families), Not(Contains("kmem_min_free_bytes")));
+  EXPECT_THAT(Names(families), Not(Contains("kmem_managed_bytes")));
   EXPECT_EQ(Sample(families, "kmem_pageblock_order"), 5);
   EXPECT_EQ(Sample(families, "kmem_min_free_step_bytes"), 12582912);  // 3 * 2 MiB * 2 nodes
   EXPECT_EQ(Samples(families, "kmem_unusable_free_index").count({"0", "normal", "5"}), 1U);
@@ -212,6 +223,7 @@ TEST(FragmentationCollectorTest, BrokenOptionalTablesAreAsGoodAsNone) {
       {"buddyinfo", kBuddyinfo}, {"zoneinfo", "x\n"}, {"sys/vm/min_free_kbytes", "x\n"}};
   const Families families = Collected(proc, KernelFacts{});
   EXPECT_THAT(Names(families), Not(Contains("kmem_min_free_bytes")));
+  EXPECT_THAT(Names(families), Not(Contains("kmem_managed_bytes")));
   EXPECT_EQ(Sample(families, "kmem_pageblock_order"), 9);
   EXPECT_EQ(Sample(families, "kmem_min_free_step_bytes"), 12582912);  // 3 * 2 MiB * 2 nodes
 }
@@ -225,9 +237,10 @@ TEST(FragmentationCollectorTest, NeverReadsTheDearPagetypeinfo) {
 
 TEST(FragmentationCollectorTest, AllFamiliesAreGauges) {
   const Families families = Collected(WholeProc());
-  EXPECT_THAT(Names(families), ElementsAre("kmem_free_blocks", "kmem_unusable_free_index",
-                                           "kmem_fragmentation_index", "kmem_pageblock_order",
-                                           "kmem_min_free_bytes", "kmem_min_free_step_bytes"));
+  EXPECT_THAT(Names(families),
+              ElementsAre("kmem_free_blocks", "kmem_unusable_free_index",
+                          "kmem_fragmentation_index", "kmem_pageblock_order", "kmem_min_free_bytes",
+                          "kmem_min_free_step_bytes", "kmem_managed_bytes"));
   for (const auto& family : families) {
     EXPECT_EQ(family.type, prometheus::MetricType::Gauge);
     EXPECT_FALSE(family.help.empty());
@@ -250,7 +263,7 @@ class DataProc : public ProcReader {
 TEST(FragmentationCollectorTest, TheTablesOfRealKernelsGiveAllFamilies) {
   for (const char* kernel : {"5.10", "6.1", "6.12"}) {
     const Families families = Collected(DataProc(kernel), KernelFacts{});
-    EXPECT_EQ(families.size(), 6U) << kernel;
+    EXPECT_EQ(families.size(), 7U) << kernel;
     EXPECT_EQ(Sample(families, "kmem_pageblock_order"), 9) << kernel;
     EXPECT_EQ(Sample(families, "kmem_min_free_step_bytes"), 6291456) << kernel;  // one node
   }

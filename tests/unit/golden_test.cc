@@ -176,6 +176,7 @@ const std::set<std::string> kFamilies{
     "kmem_pageblock_order",
     "kmem_min_free_bytes",
     "kmem_min_free_step_bytes",
+    "kmem_managed_bytes",
     "kmem_compaction_stalls_total",
     "kmem_compaction_successes_total",
     "kmem_compaction_failures_total",

@@ -306,6 +306,17 @@ TEST(ProcTablesTest, ZoneinfoNamesNodesWithoutMemoryToo) {
   EXPECT_THAT(ParseZoneinfo(kZoneinfo).nodes, ElementsAre(0, 1));
 }
 
+TEST(ProcTablesTest, ZoneinfoSumsUpWhatTheZonesManage) {
+  EXPECT_EQ(ParseZoneinfo(kZoneinfo).managed_pages, 3840) << "the other zones don't tell";
+  const std::string more = std::string(kZoneinfo) + "        managed  160\n";
+  EXPECT_EQ(ParseZoneinfo(more).managed_pages, 4000);
+  EXPECT_EQ(ParseZoneinfo(kOldZoneinfo).managed_pages, std::nullopt);
+  const std::string most = "Node 0, zone DMA\n managed 18446744073709551615\n";
+  EXPECT_EQ(ParseZoneinfo(most + "Node 1, zone DMA\n managed 18446744073709551615\n").managed_pages,
+            0x1p65);
+  EXPECT_EQ(ZoneinfoError("Node 0, zone DMA\n managed x\n"), "zoneinfo: line 2: expected a number");
+}
+
 TEST(ProcTablesTest, ZoneinfoOfOldKernelsIsUnderstood) {
   const Zoneinfo zoneinfo = ParseZoneinfo(kOldZoneinfo);
   ASSERT_THAT(zoneinfo.pagesets, SizeIs(1));
