@@ -75,11 +75,12 @@ lint: ## format, clang-tidy, shellcheck, clang's warnings
 	@tests/lint
 
 # A guest takes one CPU: the tests side by side, and what the others said behind what the first said.
-test-kernels: build ## the numbers against a second observer, in Linux 5.10 and 6.1 under QEMU; AppArmor, NUMA
+test-kernels: build ## the numbers against a second observer, in Linux 5.10 and 6.1 under QEMU; and other guests
 	@deploy/install-deps kernels
 	@for kernel in 5.10 6.1; do tests/kernels/fetch $$kernel >/dev/null || exit 1; done
 	@mkdir -p build/kernels; \
-	{ tests/kernels/modules 5.10 6.1 && tests/kernels/apparmor 6.1 && tests/kernels/numa 6.1; } >build/kernels/others.log 2>&1 & others=$$!; \
+	{ tests/kernels/modules 5.10 6.1 && tests/kernels/apparmor 6.1 && tests/kernels/lockdown 5.10 6.1 && \
+		tests/kernels/numa 6.1; } >build/kernels/others.log 2>&1 & others=$$!; \
 	status=0; tests/kernels/equality 5.10 6.1 || status=1; \
 	wait $$others || status=1; cat build/kernels/others.log; exit $$status
 

@@ -13,10 +13,12 @@ constexpr double kMostStolen = 0.75;
 constexpr double kMostSlowdown = 1 / (1 - kMostStolen);
 // What is known of an event's cost wears off from window to window, by this part of the first
 // doubt.
-constexpr double kWorn = 0.01;
+constexpr double kWorn = 0.0025;
 constexpr double kLeastNoise = 0.01 * 0.01;
 constexpr double kNoiseSmoothing = 0.2;
-constexpr double kMostSurprise = 0.5;
+// What is believed of one probe, and what it may tell of the noise.
+constexpr double kMostSurprise = 0.3;
+constexpr double kMostNoise = 2;
 constexpr double kLeastCost = 0.3;
 constexpr double kMostCost = 3;
 
@@ -47,10 +49,11 @@ void SlowdownLearner::Learn(const Probe& probe, double foretold) {
   const double part = PartOfCost(probe.part);
   const double in_probe = 1 + part * (factor - 1);
   const double slope = slowdown * (1 - part) / in_probe;
-  const double surprise = std::clamp(std::log(probe.ratio) - std::log(factor / in_probe),
-                                     -kMostSurprise, kMostSurprise);
+  const double off = std::log(probe.ratio) - std::log(factor / in_probe);
+  const double surprise = std::clamp(off, -kMostSurprise, kMostSurprise);
   const double expected = slope * slope * doubt_;
-  noise_ += kNoiseSmoothing * (std::max(surprise * surprise - expected, kLeastNoise) - noise_);
+  const double noise = std::min(off * off, kMostNoise) - expected;
+  noise_ += kNoiseSmoothing * (std::max(noise, kLeastNoise) - noise_);
   const double gain = slope * doubt_ / (expected + noise_);
   cost_ = std::clamp(cost_ + gain * surprise, kLeastCost, kMostCost);
   doubt_ *= 1 - gain * slope;

@@ -44,10 +44,10 @@ class SlowdownLearner {
   // The logarithm of the slowdown, to what was foretold: how much more an event costs than was
   // measured. At first that is hardly known: where all CPUs are busy at once, events have been seen
   // to cost three times as much.
-  static constexpr double kFirstDoubt = 1.0 * 1.0;
+  static constexpr double kFirstDoubt = 0.8 * 0.8;
   double cost_ = 1;
   double doubt_ = kFirstDoubt;
-  double noise_ = 0.05 * 0.05;  // variance of what probes show beside it, in logarithms
+  double noise_ = 0.15 * 0.15;  // variance of what probes show beside it, in logarithms
 };
 
 // Seconds that each CPU has been idle, by number, from the text of /proc/stat: waiting for I/O

@@ -60,7 +60,7 @@ TEST(SlowdownLearnerTest, LearnsFromASteadyLoadThatEventsCostMore) {
 
 TEST(SlowdownLearnerTest, StaysWithWhatProbesShowThoughItIsFarFromWhatWasForetold) {
   SlowdownLearner learner;
-  for (int window = 0; window < 8; ++window) learner.Learn(ProbeOf(0.3, 2), 1.3);
+  for (int window = 0; window < 16; ++window) learner.Learn(ProbeOf(0.3, 2), 1.3);
   EXPECT_NEAR(learner.Corrected(1.3) / 2, 1, 0.02);
   for (int window = 0; window < 500; ++window) learner.Learn(ProbeOf(0.3, 2), 1.3);
   EXPECT_NEAR(learner.Corrected(1.3) / 2, 1, 0.005);
