@@ -97,7 +97,7 @@ class BpfLiveReaderTest : public ::testing::Test {
 TEST_F(BpfLiveReaderTest, ObjectsHaveTheirAgeByTheTimeOfTheReading) {
   std::uint64_t ptr = kPointer;
   std::uint32_t bytes = 1;
-  for (const std::uint64_t seconds : {0, 59, 60, 599, 600, 3599, 3600, 9000}) {
+  for (const std::uint64_t seconds : {0U, 59U, 60U, 599U, 600U, 3599U, 3600U, 9000U}) {
     Allocate(ptr += 64, kSite, bytes, now_ns_ - seconds * kSecond);
     bytes *= 2;
   }
