@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help deps build run test test-asan test-tsan test-e2e test-fresh test-kernels test-accuracy \
         test-arm64 test-chart test-cluster test-image test-deb test-deploy test-rules test-drill fuzz lint bench \
-        bench-fleet storm soak picture image deb
+        bench-fleet estimates storm soak picture image deb
 
 # Arguments of the program for `make run`, as in: make run ARGS=--web.listen-address=:9999
 ARGS ?=
@@ -126,6 +126,11 @@ bench: deps ## what counting costs, ours and others, on the live kernel (root); 
 storm: build ## a million events a second on each CPU for 60 s, none of them lost (root)
 	@cmake --build --preset release --target storm_load
 	@KMEM_TEST_STORM_SECONDS=60 python3 -B tests/integration/run.py test_storm || [ $$? = 77 ]
+
+estimates: build ## a storm of 5 minutes on all CPUs, its counters within 2 % by sampling (root)
+	@KMEM_TEST_ESTIMATE_SECONDS=300 python3 -B tests/integration/run.py $(addprefix test_overhead., \
+		$(addsuffix .test_a_storm_is_sampled_within_its_budget_and_what_follows_is_exact, \
+		Overhead OverheadInTheKernel)) || [ $$? = 77 ]
 
 soak: build ## SOAK_MINUTES=60 under load: memory and open files stay flat, nothing is lost (root)
 	@tests/bench/soak --minutes $(SOAK_MINUTES) || [ $$? = 77 ]
