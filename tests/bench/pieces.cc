@@ -94,7 +94,7 @@ BENCHMARK_CAPTURE(Collector, extfrag, "extfrag", true)->Name("read, extfrag alon
 
 // Drains of two CPUs that free and allocate objects, so many of which are alive: their events are
 // noted, applied in the order of their times, and paired.
-void Pair(benchmark::State& state) {
+void Pair(benchmark::State& state, bool ever_new) {
   constexpr std::uint32_t kEventsOfACpu = 10'000;
   constexpr std::uint64_t kStepNs = 1000;
   SlabOptions options;
@@ -126,7 +126,7 @@ void Pair(benchmark::State& state) {
     if (i % kEventsOfACpu == 0) settle();
   }
   settle();
-  // What was freed is soon allocated again, as slabs do.
+  // What was freed is soon allocated again, as slabs do; or never.
   std::array<std::array<std::uint64_t, 64>, 2> freed{};
   for (auto& of_cpu : freed) {
     for (std::uint64_t& ptr : of_cpu) ptr = 0xffff888000000000 + 64 * (random() % (1U << 24));
@@ -143,7 +143,11 @@ void Pair(benchmark::State& state) {
         std::uint64_t& ptr = alive[random() % (alive.size() / 2) * 2 + half];
         const std::uint64_t time = now + i * kStepNs + cpu;
         drain.push_back(event_of(ptr, cpu, time, true));
-        std::swap(ptr, freed.at(cpu).at(i / 2 % 64));
+        if (ever_new) {
+          ptr = 0xffff888000000000 + 64 * (random() % (UINT64_C(1) << 32));
+        } else {
+          std::swap(ptr, freed.at(cpu).at(i / 2 % 64));
+        }
         drain.push_back(event_of(ptr, cpu, time + kStepNs, false));
       }
     }
@@ -155,7 +159,14 @@ void Pair(benchmark::State& state) {
   }
   SetPerEvent(state, events);
 }
-BENCHMARK(Pair)->Name("pair slab objects, alive")->Arg(20'000)->Arg(200'000);
+BENCHMARK_CAPTURE(Pair, come_back, false)
+    ->Name("pair slab objects, alive")
+    ->Arg(20'000)
+    ->Arg(200'000);
+BENCHMARK_CAPTURE(Pair, ever_new, true)
+    ->Name("pair slab objects of ever-new pointers, alive")
+    ->Arg(20'000)
+    ->Arg(200'000);
 
 // ---- The scrape ----
 
