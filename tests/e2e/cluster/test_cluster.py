@@ -29,6 +29,8 @@ def setUpModule():
     # A node without tracefs, which gets one later: the exporter looks once a minute. Meanwhile the other tests
     # run; test_tracefs_that_is_mounted_later is the last.
     unittest.addModuleCleanup(EARLY.uninstall)
+    while run("mountpoint", "-q", TRACEFS, check=False).returncode == 0:  # the machine has it: not this node
+        run("umount", TRACEFS)
     EARLY.roll_out({"config.engine": "tracefs", "config.tracefs.instance": f"{INSTANCE}_early"})
     EARLY.without = EARLY.tracing(), EARLY.ready(), EARLY.log(), EARLY.metrics()
     run("mount", "-t", "tracefs", "nodev", TRACEFS)
@@ -359,10 +361,17 @@ class Discovery(ReleaseTest):
             wait_until(lambda: len(query('sum by (found_by) (rate(kmem_tracepoint_events_total[10s])) > 0')) ==
                        len(names), 60, "rates of every job")
 
+            def youngest():
+                return {sample["metric"]["found_by"]: float(sample["value"][1]) for sample in
+                        query("max by (found_by) (process_start_time_seconds)")}
+            before = youngest()
+            self.assertEqual(set(before), names)
+
             # A pod's successor goes on with its node's series: there are no others.
             kubectl("-n", self.release.namespace, "delete", "pod", self.release.pod()["metadata"]["name"])
             self.release.wait()
-            wait_until(lambda: found() == dict.fromkeys(names, nodes), 60, "the new pod is found")
+            wait_until(lambda: all(start > before[name] for name, start in youngest().items()), 60,
+                       "every job has scraped the new pod")
             series = query('count by (found_by) (count_over_time(kmem_min_free_bytes[10m]))')
             self.assertEqual({sample["metric"]["found_by"]: int(sample["value"][1]) for sample in series},
                              dict.fromkeys(names, len(nodes)))
