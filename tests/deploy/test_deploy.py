@@ -105,6 +105,10 @@ class Compose(Checks):
         provider = yaml.safe_load(read("deploy/compose/grafana-dashboards.yaml"))["providers"][0]
         mounted = [volume.split(":") for volume in self.services["grafana"]["volumes"]]
         self.assertIn(["./grafana", provider["options"]["path"], "ro"], mounted)
+        # Grafana reads every file in these.
+        provisioned = {source: os.path.dirname(target) for source, target, *_ in mounted}
+        for name, directory in (("datasource", "datasources"), ("dashboards", "dashboards")):
+            self.assertEqual(provisioned[f"./compose/grafana-{name}.yaml"], f"/etc/grafana/provisioning/{directory}")
         home = self.services["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
         self.assertTrue(os.path.exists(f"{DEPLOY}/grafana/{os.path.basename(home)}"), home)
 

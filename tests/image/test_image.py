@@ -89,14 +89,14 @@ def get(path):
 
 
 class Container:
-    """A running container of the image."""
+    """A running container, by runc's configuration."""
 
-    def __init__(self, directory, name, arguments, capabilities=(), mounts=()):
+    def __init__(self, directory, name, config):
         self.name = name
         self._runc = ["runc", "--root", f"{directory}/runc"]
         self._log_path = f"{directory}/log"
         with open(f"{directory}/config.json", "w", encoding="utf-8") as file:
-            json.dump(runtime_config(arguments, list(capabilities), list(mounts)), file)
+            json.dump(config, file)
         with open(self._log_path, "wb") as log:
             self.process = subprocess.Popen([*self._runc, "run", "--bundle", directory, name],
                                             stdin=subprocess.DEVNULL, stdout=log, stderr=log)
@@ -151,8 +151,13 @@ class ImageTest(unittest.TestCase):
         self.directory = tempfile.mkdtemp(prefix="kmem_test_image_")
         self.addCleanup(shutil.rmtree, self.directory)
 
-    def start(self, *arguments, **needs):
-        container = Container(self.directory, f"kmem_test_{os.getpid()}", arguments, **needs)
+    def start(self, *arguments, capabilities=(), mounts=()):
+        return self.run_container("exporter", runtime_config(arguments, list(capabilities), list(mounts)))
+
+    def run_container(self, name, config):
+        directory = f"{self.directory}/{name}"
+        os.makedirs(directory, exist_ok=True)
+        container = Container(directory, f"kmem_test_{os.getpid()}_{name}", config)
         self.addCleanup(container.remove)
         return container
 
