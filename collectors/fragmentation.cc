@@ -103,9 +103,10 @@ Zoneinfo ReadZoneinfo(const ProcReader& proc, const std::vector<BuddyRow>& rows)
 
 void AppendManaged(const Zoneinfo& zoneinfo, std::uint64_t page_size, Families& out) {
   if (!zoneinfo.managed_pages) return;
-  FamilyBuilder(out, FamilyBuilder::Type::Gauge, "kmem_managed_bytes",
-                "Memory that the page allocator manages, free or in use: the machine's without what "
-                "was reserved at boot. Sum of managed in /proc/zoneinfo, all kernels.")
+  FamilyBuilder(
+      out, FamilyBuilder::Type::Gauge, "kmem_managed_bytes",
+      "Memory that the page allocator manages, free or in use: the machine's without what "
+      "was reserved at boot. Sum of managed in /proc/zoneinfo, all kernels.")
       .Add({}, *zoneinfo.managed_pages * static_cast<double>(page_size));
 }
 
