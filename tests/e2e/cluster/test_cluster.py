@@ -370,8 +370,8 @@ class Discovery(ReleaseTest):
             # A pod's successor goes on with its node's series: there are no others.
             kubectl("-n", self.release.namespace, "delete", "pod", self.release.pod()["metadata"]["name"])
             self.release.wait()
-            wait_until(lambda: all(start > before[name] for name, start in youngest().items()), 60,
-                       "every job has scraped the new pod")
+            wait_until(lambda: (now := youngest()).keys() == names and all(now[name] > before[name] for name in names),
+                       60, "every job has scraped the new pod")
             series = query('count by (found_by) (count_over_time(kmem_min_free_bytes[10m]))')
             self.assertEqual({sample["metric"]["found_by"]: int(sample["value"][1]) for sample in series},
                              dict.fromkeys(names, len(nodes)))
