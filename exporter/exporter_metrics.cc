@@ -131,10 +131,12 @@ void AppendOverheadMetrics(const EventState& state, const TraceCollectors& colle
     }
   }
   {
-    FamilyBuilder spent(out, Type::Counter, "kmem_exporter_overhead_seconds_total",
-                        "CPU time that tracing took, all CPUs together. trace: the events, where "
-                        "they happened, at kmem_exporter_event_cost_seconds each; drain: reading "
-                        "and tallying them; toggle: enabling and disabling tracepoints.");
+    FamilyBuilder spent(
+        out, Type::Counter, "kmem_exporter_overhead_seconds_total",
+        "CPU time that tracing took, all CPUs together. trace: the events, where "
+        "they happened, at kmem_exporter_event_cost_seconds each, and in windows at "
+        "what they have turned out to cost there, if that is more; drain: reading "
+        "and tallying them; toggle: enabling and disabling tracepoints.");
     spent.Add({{"part", "trace"}}, overhead.trace_seconds);
     spent.Add({{"part", "drain"}}, overhead.drain_seconds);
     spent.Add({{"part", "toggle"}}, overhead.toggle_seconds);

@@ -91,6 +91,21 @@ class DispatchRig {
     return record;
   }
 
+  // The same with a cache's name behind it, where this kernel's event gives that; `shift` makes the
+  // record say that it stands so much farther.
+  [[nodiscard]] HeapPage MakeNamedRecord(const std::string& event,
+                                         std::map<std::string, std::uint64_t> values,
+                                         std::string_view name, std::uint32_t shift = 0) const {
+    const std::uint64_t end = MakeRecord(event).size();
+    values["name"] = (end + shift) | static_cast<std::uint64_t>(name.size() + 1) << 16;
+    const HeapPage record = MakeRecord(event, values);
+    std::vector<std::byte> bytes(record.data(), record.data() + record.size());
+    if (!PlausibleValues(event).contains("name")) return HeapPage(bytes);
+    for (const char c : name) bytes.push_back(static_cast<std::byte>(c));
+    bytes.push_back(std::byte{0});
+    return HeapPage(bytes);
+  }
+
   // Sets a field of a record that MakeRecord() made of that event.
   void Set(HeapPage& record, const std::string& event, std::string_view field,
            std::uint64_t value) const {

@@ -53,16 +53,8 @@ class SlabNamesTest : public ::testing::Test {
   }
   // An event of a cache with that name behind its fields; `shift` puts the name elsewhere.
   void OfCache(const char* event, const std::string& name, std::uint32_t shift = 0) {
-    const HeapPage plain = rig_.MakeRecord(event);
-    std::vector<std::byte> bytes(plain.data(), plain.data() + plain.size());
-    const std::uint64_t where = (bytes.size() + shift) | static_cast<std::uint64_t>(name.size() + 1)
-                                                             << 16;
-    const HeapPage with_where =
-        rig_.MakeRecord(event, {{"name", where}, {"bytes_req", 100}, {"bytes_alloc", 128}});
-    bytes.assign(with_where.data(), with_where.data() + with_where.size());
-    for (const char c : name) bytes.push_back(static_cast<std::byte>(c));
-    bytes.push_back(std::byte{0});
-    rig_.OnRecord(HeapPage(bytes));
+    rig_.OnRecord(
+        rig_.MakeNamedRecord(event, {{"bytes_req", 100}, {"bytes_alloc", 128}}, name, shift));
   }
   Families Scrape(std::uint64_t seconds_later = 10) {
     rig_.ReadCommon(now_ns_ += seconds_later * 1'000'000'000);
