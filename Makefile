@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help deps build run test test-asan test-tsan test-e2e test-fresh test-kernels test-accuracy \
         test-arm64 test-chart test-cluster test-image test-deb test-deploy test-rules test-drill fuzz lint bench \
-        bench-fleet estimates storm soak picture image deb
+        test-fleet bench-fleet estimates storm soak picture image deb
 
 # Arguments of the program for `make run`, as in: make run ARGS=--web.listen-address=:9999
 ARGS ?=
@@ -134,6 +134,9 @@ estimates: build ## a storm of 5 minutes on all CPUs, its counters within 2 % by
 
 soak: build ## SOAK_MINUTES=60 under load: memory and open files stay flat, nothing is lost (root)
 	@tests/bench/soak --minutes $(SOAK_MINUTES) || [ $$? = 77 ]
+
+test-fleet: build ## one Prometheus takes 200 replaying exporters, with all rules (root)
+	@tests/fleet/run --check
 
 bench-fleet: build ## what a fleet costs a Prometheus: 200 replaying exporters (root)
 	@tests/fleet/run

@@ -1,6 +1,7 @@
 """Measures what a fleet of exporters costs one Prometheus: real exporters, which replay a recorded
 trace, each at an address of its own on the loopback network, scraped and evaluated with the project's
-rules. Prints a table, and with --update puts it into docs/scale.md. Started by `run`.
+rules. Prints a table, and with --update puts it into docs/scale.md; --check only looks whether one
+Prometheus takes them all. Started by `run`.
 
 The values of a replay stand still, so that their samples compress better than a live kernel's: what is
 on disk is not measured here. Memory and CPU time hardly depend on the values.
@@ -65,7 +66,7 @@ def own_value(server, name):
     return sum(float(value) for value in re.findall(rf"^{name}(?:\{{.*\}})? (\S+)$", text, re.MULTILINE))
 
 
-def measure(targets, seconds):
+def measure(targets, seconds, warm_up_seconds=WARM_UP_SECONDS):
     """What Prometheus needs for so many exporters, over so long."""
     exporters, server = [], None
     with tempfile.TemporaryDirectory(prefix="kmem_fleet_") as directory:
@@ -81,7 +82,7 @@ def measure(targets, seconds):
                     {"targets": [address(number)], "labels": {"instance": f"node-{number:04}"}}
                     for number in range(targets)]}]})
             server.wait_until(f"count(up == 1) == {targets}", 120 + 4 * SCRAPE_SECONDS)
-            time.sleep(WARM_UP_SECONDS)  # the measured time begins in a steady state
+            time.sleep(warm_up_seconds)  # the measured time begins in a steady state
             samples, cpu, begin = (own_value(server, "prometheus_tsdb_head_samples_appended_total"),
                                    cpu_seconds(server.process.pid), time.monotonic())
             time.sleep(seconds)
@@ -94,8 +95,10 @@ def measure(targets, seconds):
                 "rss": of_process(server.process.pid, "VmRSS") << 10,
                 "series": own_value(server, "prometheus_tsdb_head_series"),
                 "scraped": server.value("avg(scrape_samples_scraped)"),
-                "slowest": server.value("max(max_over_time(scrape_duration_seconds[2m]))"),
-                "down": server.value("count(min_over_time(up[2m]) == 0) or vector(0)"),
+                "slowest": server.value(f"max(max_over_time(scrape_duration_seconds[{seconds}s]))"),
+                "failed": own_value(server, "prometheus_rule_evaluation_failures_total"),
+                "missed": own_value(server, "prometheus_rule_group_iterations_missed_total"),
+                "down": server.value(f"count(min_over_time(up[{seconds}s]) == 0) or vector(0)"),
             }
             text = scrape(f"http://{address(0)}/metrics")
             packed = scrape(f"http://{address(0)}/metrics", **{"Accept-Encoding": "gzip"})
@@ -163,15 +166,38 @@ def report(small, large):
                    f"{network / 1e6:.1f} MB/s |")
 
 
+def check(result):
+    """What is wrong with a fleet that was measured beside other work, a line each."""
+    for what in ("failed", "missed"):
+        if result[what]:
+            yield f"{result[what]:.0f} evaluations of rules {what}"
+    expected = result["targets"] * result["scraped"] / SCRAPE_SECONDS
+    if result["samples"] < 0.9 * expected:
+        yield f"{result['samples']:.0f} samples/s, but the scrapes alone are {expected:.0f}"
+    if result["scraped"] > SERIES_AT_CAPS:
+        yield f"an exporter has {result['scraped']:.0f} series, of at most {SERIES_AT_CAPS}"
+    if result["slowest"] > 5:
+        yield f"a scrape took {result['slowest']:.1f} s"
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--targets", type=int, default=200,
                         help="exporters of the smaller fleet; the other has twice as many")
     parser.add_argument("--seconds", type=int, default=180, help="how long to measure each")
     parser.add_argument("--update", action="store_true", help="put the result into docs/scale.md")
+    parser.add_argument("--check", action="store_true",
+                        help="only the smaller fleet, for two rounds of scrapes; measure nothing")
     args = parser.parse_args()
     if args.targets < 200:
         parser.error("--targets: at least 200, or the difference is lost in the noise")
+    if args.check:
+        result = measure(args.targets, 2 * SCRAPE_SECONDS, 0)
+        print(f"fleet: {result['targets']} exporters of {result['scraped']:.0f} series, "
+              f"{result['samples']:.0f} samples/s, the slowest scrape {result['slowest'] * 1000:.0f} ms")
+        faults = list(check(result))
+        print(*(f"fleet: {fault}" for fault in faults), sep="\n", end="\n" if faults else "")
+        sys.exit(1 if faults else 0)
     results = []
     for targets in (args.targets, 2 * args.targets):
         print(f"fleet: {targets} exporters, some {WARM_UP_SECONDS + args.seconds + 30} s", flush=True)

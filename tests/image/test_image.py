@@ -275,6 +275,10 @@ class Contents(unittest.TestCase):
         self.assertEqual(labels["org.opencontainers.image.version"], version)
         self.assertRegex(labels["org.opencontainers.image.revision"], r"\A[0-9a-f]{12}\Z")
         self.assertEqual(labels["org.opencontainers.image.licenses"], "Apache-2.0")
+        self.assertEqual(labels["org.opencontainers.image.title"], "kmem_exporter")
+        self.assertIn("kmem tracepoints", labels["org.opencontainers.image.description"])
+        self.assertTrue(labels["org.opencontainers.image.documentation"].startswith(
+            f"{labels['org.opencontainers.image.source']}/blob/main/docs/"))
         said = subprocess.run(["chroot", ROOT, *IMAGE["Entrypoint"], "--version"],
                               capture_output=True, check=True, encoding="utf-8").stdout
         self.assertIn(f"version {version} ", said)
