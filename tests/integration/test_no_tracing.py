@@ -1,6 +1,7 @@
 """Where tracing is impossible the exporter says why, and ends or, if told to, stays up."""
 import os
 import re
+import subprocess
 import unittest
 
 import test_bpf
@@ -83,6 +84,8 @@ class Retry(ExporterTest):
 
     @unittest.skipUnless(IS_ROOT, "it takes root to hide the kernel's BTF")
     @unittest.skipUnless(test_bpf.is_built(), "built without the in-kernel engine")
+    @unittest.skipIf(subprocess.run(["unshare", "--mount", "true"], check=False, capture_output=True).returncode,
+                     "no mount namespace can be made, as in a chroot")
     def test_without_btf_the_engine_bpf_stays_up_and_serves_what_needs_no_tracing(self):
         exporter = self.start(config={**self.RETRY, "engine": "bpf"}, prefix=test_bpf.WITHOUT_BTF)
         self.assert_serves_without_tracing(exporter, "no_btf")
