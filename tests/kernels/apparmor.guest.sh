@@ -1,4 +1,5 @@
 # Runs in the guest for ./apparmor, behind exporter.guest.sh; $tracefs says where the chart mounts it.
+expect_refusals
 
 # As a container's process: under the profile from its start.
 cat >/tmp/confined <<'END'

@@ -14,8 +14,10 @@ start() { # ARGUMENT...
     fail "not ready: $*"
 }
 
+scrape() { wget -q -O /tmp/metrics http://127.0.0.1:15636/metrics || fail "no scrape"; }
+
 value() { # SERIES
-    wget -q -O /tmp/metrics http://127.0.0.1:15636/metrics || fail "no scrape"
+    scrape
     awk -v series="$1" '$1 == series {print $2}' /tmp/metrics
 }
 
@@ -30,8 +32,12 @@ assert_one_line() { # PATTERN
     echo "$test: $(grep "$1" /tmp/log)"
 }
 
+# What a kernel says of its security, and the chart's answer to one that can't be traced: up all the same.
+expect_refusals() {
+    mount -t securityfs securityfs /sys/kernel/security
+    echo 'on_tracing_failure: retry' >/tmp/retry.yaml
+}
+
 run=
 : >/tmp/log
-mount -t securityfs securityfs /sys/kernel/security
-# The chart's answer to a kernel that can't be traced: up all the same.
-echo 'on_tracing_failure: retry' >/tmp/retry.yaml
+: >/tmp/metrics

@@ -1,5 +1,6 @@
 # Runs in the guest for ./lockdown, behind exporter.guest.sh; $bpf says whether this kernel's lockdown bars the
 # in-kernel engine: allowed or barred.
+expect_refusals
 
 grep -q '\[confidentiality\]' /sys/kernel/security/lockdown || fail "this kernel is not locked down"
 

@@ -1,11 +1,9 @@
-# Runs in the guest for ./modules. Each format that is registered with binfmt_misc is
-# one kmalloc of the module's own.
-set -eu
+# Runs in the guest for ./modules, behind exporter.guest.sh. Each format that is registered with
+# binfmt_misc is one kmalloc of the module's own.
 series='^kmem_slab_callsite_allocations_total[{].*module="binfmt_misc"[}]'
 uname -r >/out/release
 
-fail() { echo "modules: $*"; cat /tmp/log; grep -E "callsite_alloc|folded|symbols|lost" /tmp/metrics; exit 1; }
-scrape() { wget -q -O /tmp/metrics http://127.0.0.1:15636/metrics || fail "no scrape"; }
+fail() { echo "$test: $*"; cat /tmp/log; grep -E "callsite_alloc|folded|symbols|lost" /tmp/metrics; exit 1; }
 # The kmallocs that the in-kernel engine says it missed (recursion): by so much less may have been counted.
 lost() {
     awk '$1 == "kmem_tracepoint_events_total{tracepoint=\"kmalloc\"}" {fired = $2}
@@ -55,12 +53,7 @@ wait_for_series() {
 
 mkdir -p /tmp/formats
 for engine in tracefs bpf; do
-    kmem_exporter --engine=$engine --web.listen-address=127.0.0.1:15636 2>/tmp/log &
-    exporter=$!
-    for _ in $(seq 60); do
-        wget -q -O /dev/null http://127.0.0.1:15636/-/ready 2>/dev/null && break
-        sleep 0.5
-    done
+    start --engine=$engine
     scrape
     load
     register 300 a
@@ -77,8 +70,7 @@ for engine in tracefs bpf; do
     wait_for 300
     names=$(grep -o "$series" /tmp/metrics)
     unload
-    kill $exporter
-    wait $exporter || fail "the exporter ended with status $?"
-    echo "modules: $engine: 200 allocations, and 100 when it was back, counted as $((now - before)), lost $missed, by"
+    stop
+    echo "$test: $engine: 200 allocations, and 100 when it was back, counted as $((now - before)), lost $missed, by"
     echo "$names"
 done
