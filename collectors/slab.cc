@@ -205,8 +205,8 @@ void SlabCollector::Export(const Tallies& tallies, const KernelFacts& facts, Fam
 
   AddWords(sum.kmalloc_classes, sum.kmalloc_node_classes);
   const std::scoped_lock lock(mutex_);
+  if (wants_symbols() && facts.symbols != nullptr) RefreshNames(*facts.symbols);
   const bool available = facts.symbols != nullptr && facts.symbols->available();
-  if (wants_symbols() && available) RefreshNames(*facts.symbols);
   if (options_.callsites.enabled) ExportSites(snapshot, facts, out);
   if (options_.caches.enabled) {
     ExportCaches(snapshot, facts, out);

@@ -51,23 +51,34 @@ std::uint64_t KernelSymbols::Refresh() {
     names += NameAndAddress(TakeUntil(rest, '\n'));
     names += '\n';
   }
+  // For each reading of it the kernel allocates as much as is asked for: only while it matters.
+  if (!problem_.empty()) {
+    try {
+      names += proc_.Read("sys/kernel/kptr_restrict");
+    } catch (const ProcError&) {  // as it was
+    }
+  }
   const std::size_t hash = std::hash<std::string>()(names) | 1;
-  if (hash != std::exchange(modules_hash_, hash)) Read();
+  const bool first = seen_hash_ == 0;
+  if (hash == std::exchange(seen_hash_, hash)) return version_;
+  const bool were_hidden = !problem_.empty();
+  Read();
+  if (!first && problem_.empty() && were_hidden)
+    spdlog::info("the kernel's functions have names now");
+  if (!first && !problem_.empty() && !were_hidden) {
+    spdlog::warn("functions of modules have no names from now on: {}", problem_);
+  }
   return version_;
 }
 
 void KernelSymbols::Read() {
   ++version_;
   problem_.clear();
+  // Those of the kernel itself do not move while it runs.
+  std::erase_if(entries_, [](const Entry& entry) { return entry.module != kKernelItself; });
   try {
     Parse(proc_.Read("kallsyms"));
-    if (entries_.empty()) {
-      problem_ =
-          "the kernel hides the addresses in /proc/kallsyms; they need CAP_SYSLOG and "
-          "kernel.kptr_restrict 0 or 1";
-    }
   } catch (const ProcError& error) {
-    entries_.clear();
     problem_ = error.what();
   }
 }
@@ -76,10 +87,10 @@ void KernelSymbols::Read() {
 // address the first name stands. An arm64 module also has mapping symbols, "$x" where code begins
 // (is_mapping_symbol() in include/linux/module_symbol.h).
 void KernelSymbols::Parse(std::string_view kallsyms) {
-  entries_.clear();
-  names_.clear();
-  modules_.assign(1, "kernel");
-  std::uint32_t module = 0;
+  std::vector<Entry> entries;
+  std::string names;
+  std::vector<std::string> modules(1, "kernel");
+  std::uint32_t module = kKernelItself;
   while (!kallsyms.empty()) {
     std::string_view line = TakeUntil(kallsyms, '\n');
     const std::string_view address_text = TakeUntil(line, ' ');
@@ -94,21 +105,30 @@ void KernelSymbols::Parse(std::string_view kallsyms) {
     if (name.starts_with('$')) continue;
     if (line.size() > 2 && line.front() == '[' && line.back() == ']') {
       const std::string_view module_name = line.substr(1, line.size() - 2);
-      if (modules_[module] != module_name) {
-        const auto known = std::ranges::find(modules_, module_name);
-        module = static_cast<std::uint32_t>(known - modules_.begin());
-        if (known == modules_.end()) modules_.emplace_back(module_name);
+      if (modules[module] != module_name) {
+        const auto known = std::ranges::find(modules, module_name);
+        module = static_cast<std::uint32_t>(known - modules.begin());
+        if (known == modules.end()) modules.emplace_back(module_name);
       }
     } else {
-      module = 0;
+      module = kKernelItself;
     }
-    entries_.push_back({address, static_cast<std::uint32_t>(names_.size()), module});
-    names_ += name;
-    names_ += '\0';
+    entries.push_back({address, static_cast<std::uint32_t>(names.size()), module});
+    names += name;
+    names += '\0';
   }
-  std::ranges::stable_sort(entries_, {}, &Entry::address);
-  entries_.shrink_to_fit();
-  names_.shrink_to_fit();
+  if (entries.empty()) {
+    problem_ =
+        "the kernel hides the addresses in /proc/kallsyms; they need CAP_SYSLOG and "
+        "kernel.kptr_restrict 0 or 1";
+    return;
+  }
+  std::ranges::stable_sort(entries, {}, &Entry::address);
+  entries.shrink_to_fit();
+  names.shrink_to_fit();
+  entries_ = std::move(entries);
+  names_ = std::move(names);
+  modules_ = std::move(modules);
 }
 
 std::optional<Symbol> KernelSymbols::Find(std::uint64_t return_address) const {

@@ -1,6 +1,7 @@
 // The names of the kernel's functions, from /proc/kallsyms: addresses stand there for those with
 // CAP_SYSLOG and kptr_restrict 0 or 1, and zeros for everybody else (kernel/kallsyms.c,
-// kallsyms_show_value()). Read once, and again when /proc/modules has changed. Some MiB of memory.
+// kallsyms_show_value()). Read once, and again when /proc/modules has changed, or kptr_restrict
+// while they are hidden. Once they are hidden, those of the kernel itself stay. Some MiB of memory.
 #pragma once
 
 #include <cstdint>
@@ -36,6 +37,7 @@ class KernelSymbols : public Symbols {
     std::uint32_t name;    // offset in names_
     std::uint32_t module;  // index in modules_
   };
+  static constexpr std::uint32_t kKernelItself = 0;  // among the modules
   void Read();
   void Parse(std::string_view kallsyms);
 
@@ -44,7 +46,7 @@ class KernelSymbols : public Symbols {
   std::vector<Entry> entries_;  // by address
   std::string names_;           // each ends with a NUL
   std::vector<std::string> modules_;
-  std::size_t modules_hash_ = 0;
+  std::size_t seen_hash_ = 0;  // of what tells that they are to be read again; 0: not yet
   std::uint64_t version_ = 1;
   std::string problem_;
 };

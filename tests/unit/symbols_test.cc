@@ -50,6 +50,42 @@ TEST(SymbolsTest, AReturnAddressBelongsToTheFunctionOfItsCall) {
   EXPECT_EQ(Name(symbols, 0xffffffffc0000090), "odd\"name\\ odd_mod");
 }
 
+TEST(SymbolsTest, WhatIsHiddenLaterKeepsTheNamesOfTheKernelItself) {
+  const std::string hidden = "0000000000000000 T do_one\n0000000000000000 t ext4_alloc\t[ext4]\n";
+  const std::string modules = "ext4 999 0 - Live 0xffffffffc0000000\n";
+  Files proc({{"kallsyms", kKallsyms}, {"modules", modules}, {"sys/kernel/kptr_restrict", "1\n"}});
+  KernelSymbols symbols(proc);
+  const std::uint64_t version = symbols.Refresh();
+  proc.Write("kallsyms", hidden);
+  EXPECT_EQ(symbols.Refresh(), version);  // as long as nothing says so
+  proc.Write("sys/kernel/kptr_restrict", "2\n");
+  proc.Write("modules", "ext4 999 0 - Live 0x0000000000000000\n");
+  EXPECT_NE(symbols.Refresh(), version);
+  EXPECT_TRUE(symbols.available());
+  EXPECT_NE(symbols.problem(), "");
+  EXPECT_EQ(Name(symbols, 0xffffffff81000101), "do_one kernel");
+  EXPECT_EQ(Name(symbols, 0xffffffffc0000010), "none");  // another one may be there by now
+  proc.Write("kallsyms", kKallsyms);
+  proc.Write("sys/kernel/kptr_restrict", "1\n");
+  symbols.Refresh();
+  EXPECT_EQ(symbols.problem(), "");
+  EXPECT_EQ(Name(symbols, 0xffffffffc0000010), "ext4_alloc ext4");
+}
+
+TEST(SymbolsTest, WhatIsHiddenAtTheStartHasNamesOnceItNoLongerIs) {
+  Files proc({{"kallsyms", "0000000000000000 T do_one\n"}, {"sys/kernel/kptr_restrict", "2\n"}});
+  KernelSymbols symbols(proc);
+  EXPECT_FALSE(symbols.available());
+  symbols.Refresh();
+  proc.Write("kallsyms", kKallsyms);
+  symbols.Refresh();
+  EXPECT_FALSE(symbols.available());
+  proc.Write("sys/kernel/kptr_restrict", "0\n");
+  symbols.Refresh();
+  EXPECT_TRUE(symbols.available());
+  EXPECT_EQ(Name(symbols, 0xffffffff81000101), "do_one kernel");
+}
+
 TEST(SymbolsTest, AModuleThatComesHasNamesAtTheNextLookAndOneThatGoesHasNoneLeft) {
   Files proc({{"kallsyms", kKallsyms}, {"modules", "ext4 999 0 - Live 0xffffffffc0000000\n"}});
   KernelSymbols symbols(proc);
