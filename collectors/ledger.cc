@@ -15,7 +15,7 @@ void Ledger::Absorb(std::uint64_t now_ns, std::span<const TableEntry> entries,
   if (first_) window_from_ns_ = part_from_ns_ = now_ns;
   last_ns_ = now_ns;
   TurnHour(now_ns);
-  if (accounts_.size() + entries.size() > kMaxAccounts) MakeRoom();
+  if (accounts_.size() >= kMaxAccounts) MakeRoom();
 
   std::vector<std::pair<std::uint32_t, Values>> counted;  // by account
   counted.reserve(entries.size());

@@ -36,12 +36,4 @@ Counts MergeCpus(const Tallies& tallies, Counts Tally::*part) {
   return sum;
 }
 
-// The same for a tally that is nothing but counters.
-template <class Tally>
-Tally MergeCpus(const Tallies& tallies) {
-  Tally sum{};
-  for (std::uint32_t cpu = 0; cpu < tallies.cpus(); ++cpu) AddWords(sum, tallies.At<Tally>(cpu));
-  return sum;
-}
-
 }  // namespace kmem

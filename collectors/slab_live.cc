@@ -115,7 +115,9 @@ TableEntry SlabLiveBook::Weigh(const SlabLiveSite& site, std::uint64_t elapsed_m
   }
   std::uint64_t bytes = 0;
   for (const std::uint64_t aged : site.bytes) bytes += aged;
-  account.weight += bytes * elapsed_ms;
+  // In KiB times milliseconds: with 100 GiB it lasts for years.
+  account.weight +=
+      static_cast<std::uint64_t>(static_cast<unsigned __int128>(bytes) * elapsed_ms >> 10);
   TableEntry entry{.place = site.place, .slot = {}};
   entry.slot.key = site.call_site;
   entry.slot.generation = site.generation;
@@ -127,9 +129,9 @@ void SlabLiveBook::Export(const SlabTables& tables, const State& state, const Ke
                           Families& out) {
   if (names_.size() >= kMaxNames) ForgetNames();
   const std::uint64_t elapsed_ns = state.taken_at_ns - std::min(last_ns_, state.taken_at_ns);
-  // Of the first look nobody knows the time; it is to weigh, too.
+  // Of the first look nobody knows the time; it is to weigh, too: about a second.
   const std::uint64_t elapsed_ms =
-      last_ns_ == 0 ? 1 : std::min<std::uint64_t>(elapsed_ns / 1'000'000, 3'600'000);
+      last_ns_ == 0 ? 1024 : std::min<std::uint64_t>(elapsed_ns / 1'000'000, 3'600'000);
   last_ns_ = std::max({last_ns_, state.taken_at_ns, UINT64_C(1)});
 
   std::map<Ledger::Name, Sum> sums;

@@ -6,7 +6,7 @@
  * A key has its place among KMEM_PROBES neighbours. Where all of them are taken, the one of them
  * that came least often lately gives way, in time: each newcomer ages them by one, each of their
  * own events makes them younger. So what comes often stays, whatever number of keys passes by, and
- * what becomes frequent finds a place-> Counts of a key that gave way are gone from the table: who
+ * what becomes frequent finds a place. Counts of a key that gave way are gone from the table: who
  * needs sums takes them from the tallies.
  */
 #pragma once

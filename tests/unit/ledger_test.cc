@@ -74,6 +74,34 @@ class Books {
   std::uint64_t total_ = 0;
 };
 
+// As with a table for each of very many CPUs: many more entries than names are remembered.
+TEST(LedgerTest, HowManyEntriesOneNameHasDoesNotMatter) {
+  constexpr std::uint32_t kTables = 100;
+  constexpr std::uint64_t kNames = 300;
+  static_assert(kTables * kNames > Ledger::kMaxAccounts);
+  Ledger ledger(
+      {.max_series = 2, .weight = [](const Ledger::Values& values) { return values[0]; }});
+  std::vector<TableEntry> entries(kTables * kNames);
+  int names = 0;
+  for (std::uint64_t window = 1; window <= 100; ++window) {
+    for (std::uint32_t i = 0; i < entries.size(); ++i) {
+      entries[i].place = i;
+      const std::uint64_t key = entries[i].slot.key = 1 + i % kNames;
+      // The first two at first; then the third is heavier than either.
+      entries[i].slot.values[0] += key <= 2 ? 1000 : key == 3 && window > 10 ? 3000 : 1;
+    }
+    ledger.Absorb(window * 10 * kSecond, entries, [&](const TableEntry& entry) {
+      ++names;
+      return std::optional(Ledger::Name{std::to_string(entry.slot.key), "kernel"});
+    });
+  }
+  EXPECT_EQ(names, kNames);
+  EXPECT_EQ(ledger.folded(), kNames - 2);
+  std::vector<std::string> shown;
+  for (const Ledger::Row& row : ledger.Rows()) shown.push_back(row.name.first);
+  EXPECT_THAT(shown, testing::Contains("3"));
+}
+
 TEST(LedgerTest, WhileThereIsRoomANameHasItsSeriesFromItsFirstCountOn) {
   Books books(3);
   books.Count(1, 100);
