@@ -160,7 +160,7 @@ class TreeReader : public YAML::EventHandler {
         RefuseYaml(file_, place, "document", "has a control character", "text, tabs and line ends");
       }
       if (c == '[' || c == '{') ++brackets;
-      if (c == ']' || c == '}') --brackets;
+      if (c == ']' || c == '}') brackets = std::max(0, brackets - 1);
       if (brackets > kMaxOpenBrackets) RefuseDepth(place);
       at += length;
       place = c == '\n' ? YamlPlace{place.line + 1, 1}

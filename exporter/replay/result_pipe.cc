@@ -28,6 +28,8 @@ class Out {
   std::string bytes_;
 };
 
+struct CutOff {};  // who sent it died meanwhile
+
 class In {
  public:
   explicit In(std::string_view bytes) : bytes_(bytes) {}
@@ -35,7 +37,7 @@ class In {
   requires std::is_trivially_copyable_v<T>
   void Field(T& value) { Bytes(reinterpret_cast<char*>(&value), sizeof value); }
   void Bytes(char* data, std::size_t size) {
-    if (size > bytes_.size() - at_) throw ReplayError("the reading child's answer is cut off");
+    if (size > bytes_.size() - at_) throw CutOff();
     std::memcpy(data, bytes_.data() + at_, size);
     at_ += size;
   }
@@ -175,20 +177,23 @@ ResultPipe::Received ResultPipe::Receive() {
     if (got < 0 && errno != EINTR) throw ReplayError(fmt::format("pipe: {}", std::strerror(errno)));
     if (got > 0) bytes.append(chunk.data(), static_cast<std::size_t>(got));
   }
-  Received received;
-  if (bytes.empty()) return received;
-  In in(bytes);
-  Tag tag{};
-  in.Field(tag);
-  if (tag == Tag::kError) {
-    Walk(in, received.error);
+  try {
+    Received received;
+    In in(bytes);
+    Tag tag{};
+    in.Field(tag);
+    if (tag == Tag::kError) {
+      Walk(in, received.error);
+      return received;
+    }
+    TraceFileResult result;
+    Walk(in, result);
+    in.Field(tag);
+    if (tag == Tag::kEnd) received.result = std::move(result);
     return received;
+  } catch (const CutOff&) {
+    return {};
   }
-  TraceFileResult result;
-  Walk(in, result);
-  in.Field(tag);
-  if (tag == Tag::kEnd) received.result = std::move(result);
-  return received;
 }
 
 }  // namespace kmem

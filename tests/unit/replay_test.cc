@@ -1,9 +1,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <chrono>
+#include <csignal>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -14,6 +17,7 @@
 #include <string_view>
 #include <vector>
 
+#include "exporter/replay/result_pipe.h"
 #include "exporter/replay/trace_file.h"
 #include "recorded_data.h"
 
@@ -158,6 +162,32 @@ const std::vector<RecordedTrace> kTraces{
 
 std::string TracePath(const std::string& kernel) {
   return TestData("traces/kmem-" + kernel + ".dat");
+}
+
+// More than the pipe holds, so that it is killed in the midst of it.
+TEST(ResultPipeTest, AnAnswerWhoseSenderDiedIsNone) {
+  TraceFileResult result;
+  for (std::uint64_t i = 0; i < 10'000; ++i) result.symbols[i] = {"function", "kernel"};
+  ResultPipe pipe;
+  const pid_t child = fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    pipe.Send(result);
+    _exit(0);
+  }
+  std::string state;
+  while (state != "S") {  // it waits for room in the pipe
+    std::string number;
+    std::string name;
+    std::ifstream("/proc/" + std::to_string(child) + "/stat") >> number >> name >> state;
+    ASSERT_NE(state, "Z");
+  }
+  kill(child, SIGKILL);
+  waitpid(child, nullptr, 0);
+  const ResultPipe::Received received = pipe.Receive();
+  EXPECT_FALSE(received.result.has_value());
+  EXPECT_EQ(received.error, "");
 }
 
 TEST(ReplayTest, EveryRecordedTraceIsTestedHere) {
