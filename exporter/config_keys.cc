@@ -125,7 +125,7 @@ constexpr auto kRows = std::to_array<ConfigRow>({
      {.min = 256, .max = 16777216}, "Ring buffers of all CPUs together at most, in KiB; those of each CPU shrink to fit"},
     {"tracefs.subbuffer_size_kb", [](Config& c) -> ConfigTarget { return &c.tracefs.subbuffer_size_kb; },
      {.min = 4, .max = 1024, .ok = IsPowerOfTwo, .words = "a power of two"},
-     "Sub-buffer of a ring buffer, in KiB; used by Linux 6.8 and later"},
+     "Sub-buffer of a ring buffer, in KiB; used by Linux 6.8 and later, which allows up to 128 of its pages"},
     {"tracefs.drain_interval_ms", [](Config& c) -> ConfigTarget { return &c.tracefs.drain_interval_ms; },
      {.min = 1, .max = 1000}, "Longest sleep between two drains of the ring buffers, in ms"},
     {"overhead.budget_percent", [](Config& c) -> ConfigTarget { return &c.overhead.budget_percent; },

@@ -16,9 +16,10 @@ namespace kmem {
 
 // Why events were lost (kmem_exporter_events_lost_total). per_cpu/cpuN/stats in
 // kernel/trace/trace.c: tracing_stats_read().
-enum class LossReason : std::uint8_t { kOverrun, kDropped, kCommitOverrun };
-inline constexpr std::array<std::string_view, 3> kLossReasons{"overrun", "dropped",
-                                                              "commit_overrun"};
+// kTaken: somebody else read them out of our instance.
+enum class LossReason : std::uint8_t { kOverrun, kDropped, kCommitOverrun, kTaken };
+inline constexpr std::array<std::string_view, 4> kLossReasons{"overrun", "dropped",
+                                                              "commit_overrun", "taken"};
 
 // Why a record, or the rest of a page, could not be used (kmem_exporter_record_errors_total).
 enum class RecordError : std::uint8_t {
@@ -70,8 +71,8 @@ struct Overhead {
   double trace_seconds = 0;       // the events
   double drain_seconds = 0;       // reading what they left
   double toggle_seconds = 0;      // enabling and disabling tracepoints
-  // By collector: how long its tracepoints have been traced.
-  std::vector<double> traced_seconds;
+  // By collector: how long its tracepoints have been traced; nothing where it has none in use.
+  std::vector<std::optional<double>> traced_seconds;
 };
 
 // Copying allocates once; assignment between two states of one source allocates nothing.

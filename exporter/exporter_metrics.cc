@@ -91,6 +91,7 @@ void AppendReaderMetrics(const EventState& state, const KernelFacts& facts, bool
     FamilyBuilder lost(out, Type::Counter, "kmem_exporter_events_lost_total",
                        "Events that were never read. dropped: the buffer was full; overrun: "
                        "overwritten before they were read; commit_overrun: nested too deeply; "
+                       "taken: somebody else read them out of the exporter's tracefs instance; "
                        "recursion: they interrupted the BPF program of their own tracepoint.");
     for (std::size_t i = 0; i < kLossReasons.size(); ++i) {
       std::uint64_t sum = 0;
@@ -127,7 +128,8 @@ void AppendOverheadMetrics(const EventState& state, const TraceCollectors& colle
                          "Time that each collector's tracepoints were traced. Its rate is 1 while "
                          "the collector is exact, and less while it is sampled.");
     for (std::size_t i = 0; i < collectors.size(); ++i) {
-      traced.Add({{"collector", collectors[i]->name()}}, overhead.traced_seconds[i]);
+      if (!overhead.traced_seconds[i]) continue;
+      traced.Add({{"collector", collectors[i]->name()}}, *overhead.traced_seconds[i]);
     }
   }
   {

@@ -11,7 +11,6 @@
 #include <utility>
 
 #include "exporter/clocks.h"
-#include "exporter/slowdown.h"
 
 namespace kmem {
 namespace {
@@ -31,9 +30,8 @@ double ProcessSeconds() { return CpuSeconds(CLOCK_PROCESS_CPUTIME_ID); }
 
 double OnlineCpus() { return static_cast<double>(std::max(1L, sysconf(_SC_NPROCESSORS_ONLN))); }
 
-// A tracepoint's text is changed in some 3 steps for each of its few places, after each of which
-// all other CPUs are interrupted (arch/x86/kernel/alternative.c, text_poke_bp_batch(), 5.10
-// to 6.18).
+// A tracepoint's text is changed in some 3 steps at each of its few places, after each of which all
+// other CPUs are interrupted (x86: text_poke_bp_batch(), Linux 5.10 to 6.18).
 double InterruptSeconds(std::size_t tracepoints) {
   constexpr double kInterruptSeconds = 2e-6;
   constexpr double kInterrupts = 12;
@@ -54,14 +52,14 @@ GovernedSource::GovernedSource(std::unique_ptr<LiveSource> source,
   fixed_.budget_ratio = config.budget_percent / 100;
   fixed_.event_cost_seconds = event_cost.seconds;
   for (Windows& windows : windows_) windows.open_since_ns = MonotonicNs();
+  outside_charged_ = source_->ReadLoad().outside;
   LogMode(config, event_cost);
   if (fixed_.budget_ratio <= 0) return;
   std::vector<Sampling> sampling;
   for (const SampleGroup& group : groups_) sampling.push_back(group.sampling);
-  governor_.emplace(Governor::Options{.budget = fixed_.budget_ratio * OnlineCpus(),
-                                      .event_cost_seconds = event_cost.seconds,
-                                      .seed = std::random_device()()},
-                    sampling);
+  governor_.emplace(
+      Governor::Options{.event_cost_seconds = event_cost.seconds, .seed = std::random_device()()},
+      sampling);
   thread_ = std::thread(&GovernedSource::Govern, this);
 }
 
@@ -81,16 +79,21 @@ void GovernedSource::LogMode(const OverheadConfig& config, const EventCost& even
     spdlog::info("overhead: no budget, everything is traced and exact; {}", cost);
     return;
   }
-  std::string never;
-  for (const auto& collector : collectors_) {
-    if (collector->sampling() == Sampling::kNever) never += fmt::format(" {}", collector->name());
-  }
+  const double events = config.budget_percent / 100 * OnlineCpus() / event_cost.seconds;
+  const double planned = events * Governor::kAim;
   spdlog::info(
       "overhead: at most {:g} % of the CPU time of {} CPUs; {}: beyond some {:.0f} events/s "
-      "collectors are sampled{}{}",
-      config.budget_percent, OnlineCpus(), cost,
-      config.budget_percent / 100 * OnlineCpus() / event_cost.seconds,
-      never.empty() ? "" : ", never", never);
+      "collectors are sampled",
+      config.budget_percent, OnlineCpus(), cost, planned);
+  const bool spares_slab = std::ranges::any_of(collectors_, [](const auto& collector) {
+    return collector->name() == "slab" && collector->sampling() == Sampling::kNever;
+  });
+  if (spares_slab) {
+    spdlog::info(
+        "overhead: slab is never sampled while collectors.slab.live is on: beyond some {:.0f} "
+        "events/s its own exceed the budget",
+        events);
+  }
 }
 
 EventState GovernedSource::Snapshot() {
@@ -135,6 +138,7 @@ Governor::Reading GovernedSource::Read() {
   const TraceLoad load = source_->ReadLoad();
   Governor::Reading reading;
   reading.now = Seconds(MonotonicNs());
+  reading.budget = fixed_.budget_ratio * OnlineCpus();
   for (std::size_t i = 0; i < groups_.size(); ++i) reading.events.push_back(EventsOf(i, load));
   reading.lost = load.lost;
   reading.reader_seconds = load.reader_seconds;
@@ -159,12 +163,12 @@ void GovernedSource::Do(const Governor::Action& action) {
   Windows& windows = windows_[action.group];
   switch (action.kind) {
     case Kind::kStart: {
+      scaler_.Expect(action.group);
       EventState state = Toggle([&] { return source_->Close(tracepoints); }, tracepoints.size());
       scaler_.Start(action.group, state);
       windows.last_end_ns = state.taken_at_ns;
       windows.idle_at_end = ReadIdle();
       windows.events_at_end = Counted(action.group, state);
-      windows.outside_at_end = source_->ReadLoad().outside;
       CountTraced(action.group, state.taken_at_ns, false);
       spdlog::debug("{} is sampled from now on", NameOf(action.group));
       break;
@@ -190,11 +194,15 @@ void GovernedSource::Do(const Governor::Action& action) {
     }
     case Kind::kStop: {
       windows.process_at_end = ProcessSeconds();
-      EventState state = source_->Snapshot();
+      EventState state = source_->Open({});  // one of now: a snapshot may be of before the window
       EndWindow(action.group, state, true);
       spdlog::debug("{} is exact from now on", NameOf(action.group));
       break;
     }
+    case Kind::kLoses:
+      spdlog::warn("events are lost, most likely those of {}, which is never sampled",
+                   NameOf(action.group));
+      break;
   }
 }
 
@@ -361,15 +369,17 @@ void GovernedSource::EndWindow(std::size_t group, EventState& state, bool exact)
       static_cast<double>(load.lost - windows.lost_at_begin) *
       std::min(1.0,
                static_cast<double>(events) / static_cast<double>(std::max<std::uint64_t>(all, 1))));
-  const std::uint64_t strays =
-      windows.events_at_begin - windows.events_at_end + load.outside - windows.outside_at_end;
+  // Nobody knows either of which group they are: each is charged once.
+  const std::uint64_t outside = load.outside - std::exchange(outside_charged_, load.outside);
+  const std::uint64_t strays = windows.events_at_begin - windows.events_at_end + outside;
   const double loss_factor = std::min(
       static_cast<double>(events + lost) / static_cast<double>(std::max<std::uint64_t>(events, 1)),
       kMostLossFactor);
   if (lost > 0) windows.probe.events = 0;  // its window's rates are not known as well
   const auto slowdown = SlowdownOf(group, state, length * kNs, period * kNs);
   const double left_out = (period / length - 1) * slowdown.learned;
-  scaler_.EndWindow(group, state, (1 + left_out) * std::max(loss_factor, 1.0), exact);
+  scaler_.EndWindow(group, state, (1 + left_out) * std::max(loss_factor, 1.0), exact,
+                    governor_->longest_period(group));
   spdlog::debug(
       "{}: a window of {:.1f} ms in {:.2f} s had {} events, {} were lost and {} came beside it; "
       "without tracing there would have been {:.3f} times as many, by the cost of an event {:.3f}",
@@ -386,7 +396,6 @@ void GovernedSource::EndWindow(std::size_t group, EventState& state, bool exact)
   cost_above_measured_seconds_ += static_cast<double>(events + lost + strays) *
                                   fixed_.event_cost_seconds * (slowdown.cost_ratio - 1);
   windows.events_at_end = windows.events_at_begin + events;
-  windows.outside_at_end = load.outside;
 }
 
 }  // namespace kmem

@@ -66,8 +66,7 @@ class GovernedSource : public EventSource {
     double process_at_end = 0;
     std::vector<double> idle_at_end;  // by CPU, seconds; of the last window
     std::uint64_t events_at_begin = 0;
-    std::uint64_t events_at_end = 0;   // of the last window
-    std::uint64_t outside_at_end = 0;  // TraceLoad::outside then
+    std::uint64_t events_at_end = 0;  // of the last window
     std::uint64_t lost_at_begin = 0;
     std::uint64_t all_at_begin = 0;            // events of all groups
     std::vector<std::uint64_t> each_at_begin;  // events by tracepoint of the group
@@ -112,6 +111,7 @@ class GovernedSource : public EventSource {
   std::condition_variable stop_changed_;
   bool stopping_ = false;
   std::vector<Windows> windows_;
+  std::uint64_t outside_charged_ = 0;  // TraceLoad::outside: to windows up to now
   double toggle_seconds_ = 0;
   double cost_above_measured_seconds_ = 0;  // of the events of windows
   // CPU time of the governing thread, and of that what was for toggling.

@@ -1,24 +1,32 @@
 #include "exporter/governor.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
+#include <utility>
 
 namespace kmem {
 namespace {
 
 constexpr double kTickSeconds = 1.0;
-// Of the budget that is planned to be spent: estimates err.
-constexpr double kAim = 0.85;
 // Of what is there that a group may take and be exact, while others come after it.
 constexpr double kMostOfWhatIsThere = 0.9;
+// Of what is planned, which is there for the others whatever the groups that are never sampled
+// take: leaving them out gains little then.
+constexpr double kLeftByTheNeverSampled = 0.25;
 constexpr double kBackBelow = 0.7;
 constexpr double kFarOver = 3;
-constexpr double kMostPressure = 8;
 constexpr double kSmoothing = 0.5;
-constexpr double kCalmSeconds = 6;
-constexpr double kLongCalmSeconds = 12;
-// So soon after it became exact a group that is over its share again comes and goes.
-constexpr double kSoonSeconds = 300;
+// Of what windows show. A quiet one between bursts hardly makes the next one longer.
+constexpr double kFalling = 0.1;
+// From the end of a storm to when the group is exact, at the most: a period until a window shows
+// it, calm, and a period until a window ends.
+constexpr double kBackSeconds = 28;
+// The third time in so long a group comes and goes, and is to be calm for much longer.
+constexpr double kRestlessSeconds = 600;
+constexpr double kRestlessCalmSeconds = 120;
+// Of what an exact group's events cost beyond what was measured: how soon it is forgotten.
+constexpr double kRatioSeconds = 180;
 constexpr double kShortestWindow = 0.03;
 constexpr double kShortestLossyWindow = 0.01;
 constexpr double kLongestWindowShare = 0.8;  // of the period
@@ -30,7 +38,13 @@ constexpr double kLongestProbe = 0.3;
 constexpr double kToggleShare = 0.1;
 // Losses that count: fewer come from a hiccup.
 constexpr double kLossShare = 0.001;
+// A group with a smaller part of the events does not lose them: leaving it out would make no room.
+constexpr double kLeastPartOfLosers = 0.2;
+// Of a window that lost events: as long as one gets again, until they are forgotten.
+constexpr double kBelowLossyWindow = 0.8;
 constexpr double kLossesForgottenSeconds = 600;
+// From the end of a window to when what it lost has been seen.
+constexpr double kLossesSeenSeconds = 0.25;
 // With fewer events the reader's cost is that of waking up.
 constexpr double kEventsToLearnFrom = 10'000;
 
@@ -43,7 +57,6 @@ Governor::Governor(const Options& options, const std::vector<Sampling>& groups)
   for (const Sampling sampling : groups) {
     Group group;
     group.sampling = sampling;
-    group.calm_needed = kCalmSeconds;
     group.longest_window = kLongestPeriod;
     groups_.push_back(group);
   }
@@ -57,12 +70,13 @@ std::vector<Governor::Action> Governor::Tick(const Reading& reading) {
     last_ = reading;
     toggle_seen_ = reading.toggle_seconds;
   } else if (elapsed >= kTickSeconds * 0.9) {
-    auto events = static_cast<double>(reading.other_events - last_.other_events);
-    const double elsewhere = events / elapsed * CostPerEvent();
+    double events = 0;
     for (std::size_t i = 0; i < groups_.size(); ++i) {
       const auto seen = static_cast<double>(reading.events[i] - last_.events[i]);
       events += seen;
-      if (!groups_[i].sampled) Smooth(groups_[i].rate, seen / elapsed);
+      if (groups_[i].sampled) continue;
+      Smooth(groups_[i].rate, seen / elapsed);
+      groups_[i].cost_ratio = 1 + (groups_[i].cost_ratio - 1) * std::exp(-elapsed / kRatioSeconds);
     }
     LearnReaderCost(reading.reader_seconds - last_.reader_seconds, events);
     if (cycles_ >= 2) {
@@ -70,8 +84,7 @@ std::vector<Governor::Action> Governor::Tick(const Reading& reading) {
       toggle_seen_ = reading.toggle_seconds;
       cycles_ = 0;
     }
-    Smooth(spent_elsewhere_, elsewhere);
-    ShareBudget(spent_elsewhere_);
+    ShareBudget(reading.budget);
     const auto lost = static_cast<double>(reading.lost - last_.lost);
     ActOnLosses(lost / std::max(events + lost, kEventsToLearnFrom), reading.now, actions);
     CheckExact(reading.now, actions);
@@ -87,9 +100,9 @@ void Governor::LearnReaderCost(double seconds, double events) {
 }
 
 // What remains for each group, in the order in which they are served.
-void Governor::ShareBudget(double spent_elsewhere) {
+void Governor::ShareBudget(double budget) {
   const auto cost = [this](const Group& group) { return Cost(group, group.rate); };
-  double left = options_.budget * kAim - spent_elsewhere;
+  double left = budget * kAim;
   std::vector<Group*> order;
   for (Group& group : groups_) {
     if (group.sampling == Sampling::kNever) {
@@ -98,7 +111,7 @@ void Governor::ShareBudget(double spent_elsewhere) {
       order.push_back(&group);
     }
   }
-  left = std::max(left, 0.0);
+  left = std::max(left, budget * kAim * kLeftByTheNeverSampled);
   std::ranges::sort(order, [&](const Group* a, const Group* b) {
     if (a->sampling != b->sampling) return a->sampling == Sampling::kLast;
     return cost(*a) < cost(*b);
@@ -113,18 +126,33 @@ void Governor::ShareBudget(double spent_elsewhere) {
 }
 
 // The group with the most events is to leave room for the others'. Where it is sampled already, its
-// windows show the losses.
+// windows show the losses; what is lost between windows, those lose that are exact.
 void Governor::ActOnLosses(double lost_share, double now, std::vector<Action>& actions) {
-  if (lost_share < kLossShare) return;
-  std::size_t dearest = groups_.size();
-  for (std::size_t i = 0; i < groups_.size(); ++i) {
-    if (groups_[i].sampling == Sampling::kNever) continue;
-    if (dearest == groups_.size() || groups_[i].rate > groups_[dearest].rate) dearest = i;
+  if (lost_share < kLossShare || groups_.empty()) return;
+  const auto busiest = std::ranges::max_element(groups_, {}, &Group::rate);
+  const auto index = [&](auto group) { return static_cast<std::size_t>(group - groups_.begin()); };
+  if (busiest->sampling == Sampling::kNever && !told_of_losses_) {
+    told_of_losses_ = true;
+    actions.push_back({index(busiest), Action::Kind::kLoses});
   }
-  if (dearest == groups_.size() || groups_[dearest].sampled) return;
-  groups_[dearest].lossy_rate = groups_[dearest].rate;
-  groups_[dearest].lossy_until = now + kLossesForgottenSeconds;
-  StartSampling(dearest, now, actions);
+  const bool between_windows = last_.now > windows_until_ + kLossesSeenSeconds;
+  const auto dearest = std::ranges::max_element(groups_, {}, [&](const Group& group) {
+    const bool cannot = group.sampling == Sampling::kNever || (group.sampled && between_windows);
+    return cannot ? -1 : group.rate;
+  });
+  if (dearest->sampling == Sampling::kNever || dearest->sampled || !MayLose(*dearest)) return;
+  dearest->lossy_rate = dearest->rate;
+  dearest->lossy_until = now + kLossesForgottenSeconds;
+  StartSampling(index(dearest), now, actions);
+}
+
+// Whether it has its part of the events while it is traced.
+bool Governor::MayLose(const Group& group) const {
+  double all = group.rate;
+  for (const Group& other : groups_) {
+    if (&other != &group && !other.sampled) all += other.rate;
+  }
+  return group.rate >= kLeastPartOfLosers * all;
 }
 
 void Governor::CheckExact(double now, std::vector<Action>& actions) {
@@ -141,15 +169,15 @@ void Governor::CheckExact(double now, std::vector<Action>& actions) {
 
 void Governor::StartSampling(std::size_t index, double now, std::vector<Action>& actions) {
   Group& group = groups_[index];
-  const bool soon = group.exact_since >= 0 && now - group.exact_since < kSoonSeconds;
-  group.calm_needed = soon ? kLongCalmSeconds : kCalmSeconds;
+  group.restless = now - std::exchange(group.start_before, group.start) < kRestlessSeconds;
+  group.start = now;
   group.sampled = true;
   group.open = false;
   group.ticks_over = 0;
   group.calm_since = 0;
-  group.pressure = kMostPressure;
   group.probing = false;
   PlanPause(group, now);
+  windows_until_ = std::max(windows_until_, now);
   actions.push_back({index, Action::Kind::kStart});
 }
 
@@ -180,8 +208,10 @@ double Governor::ProbeSeconds(const Group& group) const {
 void Governor::PlanPause(Group& group, double now) {
   PlanPeriod(group);
   std::uniform_real_distribution<double> jitter(1 - kJitter, 1 + kJitter);
-  const double pause = group.period - WindowSeconds(group) - ProbeSeconds(group);
-  group.next_edge = now + std::max(pause, 0.0) * jitter(random_);
+  const double probe = ProbeSeconds(group);
+  const double pause = group.period - WindowSeconds(group) - probe;
+  group.next_edge =
+      std::max(now + std::max(pause, 0.0) * jitter(random_), group.opened + kShortestGap - probe);
 }
 
 void Governor::CheckWindows(double now, std::vector<Action>& actions) {
@@ -190,29 +220,33 @@ void Governor::CheckWindows(double now, std::vector<Action>& actions) {
     if (!group.sampled || now < group.next_edge) continue;
     if (!group.open && !group.probing) {
       group.probing = true;
-      group.length = ProbeSeconds(group);
+      // Its plan may have changed in the pause.
+      group.length = std::max(ProbeSeconds(group), group.opened + kShortestGap - now);
       group.next_edge = now + group.length;
       actions.push_back({i, Action::Kind::kProbe});
     } else if (!group.open) {
       group.probing = false;
       group.open = true;
+      group.opened = now;
       group.length = WindowSeconds(group);
       group.next_edge = now + group.length;
       actions.push_back({i, Action::Kind::kOpen});
     } else if (MayBeExact(group, now)) {
       group.sampled = false;
-      group.exact_since = now;
       actions.push_back({i, Action::Kind::kStop});
     } else {
       group.open = false;
       ++cycles_;
       actions.push_back({i, Action::Kind::kClose});
     }
+    windows_until_ = std::max(windows_until_, group.open || group.probing ? group.next_edge : now);
   }
 }
 
 bool Governor::MayBeExact(const Group& group, double now) const {
-  return group.calm_since > 0 && now - group.calm_since >= group.calm_needed;
+  const double needed =
+      group.restless ? kRestlessCalmSeconds : kBackSeconds - 2 * group.period * (1 + kJitter);
+  return group.calm_since > 0 && now - group.calm_since >= needed;
 }
 
 void Governor::Began(std::size_t index, double now) {
@@ -223,29 +257,31 @@ void Governor::WindowEnded(std::size_t index, const Window& window) {
   Group& group = groups_[index];
   const double seen = static_cast<double>(window.events + window.lost) /
                       std::max(window.seconds, kShortestLossyWindow);
-  Smooth(group.rate, seen);
+  group.rate += (seen > group.rate ? kSmoothing : kFalling) * (seen - group.rate);
   Smooth(group.strays, static_cast<double>(window.strays));
   const auto lost = static_cast<double>(window.lost);
-  if (lost > kLossShare * static_cast<double>(window.events + window.lost)) {
+  if (lost > kLossShare * static_cast<double>(window.events + window.lost) && MayLose(group)) {
     group.lossy_rate = group.lossy_rate > 0 ? std::min(group.lossy_rate, seen) : seen;
     group.lossy_until = window.now + kLossesForgottenSeconds;
+    group.lossy_window =
+        group.lossy_window > 0 ? std::min(group.lossy_window, window.seconds) : window.seconds;
     group.longest_window = std::max(window.seconds / 2, kShortestLossyWindow);
   } else {
-    group.longest_window = std::min(group.longest_window * 1.5, kLongestPeriod);
+    const double longest =
+        group.lossy_window > 0 ? group.lossy_window * kBelowLossyWindow : kLongestPeriod;
+    group.longest_window = std::min(group.longest_window * 1.5, longest);
   }
-  if (window.now > group.lossy_until) group.lossy_rate = 0;
+  if (window.now > group.lossy_until) group.lossy_rate = group.lossy_window = 0;
   group.cost_ratio = window.cost_ratio;
   double pressure = Cost(group, seen) / std::max(group.allowance, 1e-9);
   if (group.lossy_rate > 0) pressure = std::max(pressure, seen / group.lossy_rate);
-  Smooth(group.pressure, std::min(pressure, kMostPressure));
-  if (std::max(pressure, group.pressure) >= kBackBelow) {
+  if (pressure >= kBackBelow) {
     group.calm_since = 0;
   } else if (group.calm_since == 0) {
     group.calm_since = window.now;
   }
   if (!group.sampled) {  // it stays open: what came before the calm no longer counts
     group.rate = seen;
-    group.cost_ratio = 1;
     return;
   }
   PlanPause(group, window.now);

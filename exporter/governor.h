@@ -8,9 +8,11 @@
 // on what happens in it. The pauses between are of random length, lest a periodic load hide there.
 //
 // A group becomes sampled when it was over its share for two seconds (far over: one), or when
-// events are lost. It becomes exact again when its windows have shown for a while that it would
-// stay below 70 % of its share; that while is doubled if it comes soon after the last time, so that
-// a load that comes and goes does not make it change all the time.
+// events are lost and many of them are its own. It becomes exact again when all its windows have
+// shown for a while that it would stay below 70 % of its share: as long a while as half a minute
+// allows, and minutes if it is the third time, so that a load that comes and goes does not make it
+// change all the time. A quiet window hardly changes the next one's length: windows that follow the
+// load's bursts would make their estimates wrong on the average.
 #pragma once
 
 #include <cstddef>
@@ -25,16 +27,16 @@ namespace kmem {
 class Governor {
  public:
   struct Options {
-    double budget = 0;              // seconds of CPU time per second, of all CPUs together; above 0
     double event_cost_seconds = 0;  // of one event, on the CPU that it happens on
     std::uint64_t seed = 1;
   };
 
-  // What has been seen and spent up to now: all of it only grows.
+  // What has been seen and spent up to now: all of it but the budget only grows. That goes with the
+  // CPUs that are online.
   struct Reading {
     double now = 0;                     // seconds; what follows is of then
+    double budget = 0;                  // CPU time per second, of all CPUs together; above 0
     std::vector<std::uint64_t> events;  // by group
-    std::uint64_t other_events = 0;
     std::uint64_t lost = 0;
     double reader_seconds = 0;
     double toggle_seconds = 0;
@@ -47,6 +49,7 @@ class Governor {
       kOpen,   // a window begins: trace all of it
       kClose,  // it ends: leave it out
       kStop,   // it ends, and the group stays traced: it is exact from now on
+      kLoses,  // events are lost by a group that is never sampled; said once
     };
     std::size_t group;
     Kind kind;
@@ -62,12 +65,17 @@ class Governor {
     double cost_ratio = 1;     // of what an event has turned out to cost to event_cost_seconds
   };
 
-  // Windows begin at least so many seconds after one another, so each tracepoint is enabled and
-  // disabled at most once in that time, a probed one twice; at most so many, with the pauses at
-  // their longest.
+  // Windows are planned to begin at least so many seconds after one another; at most so many, with
+  // the pauses at their longest. By their randomness and changes of plan it is never less than
+  // kShortestGap, so each tracepoint is enabled and disabled at most once in that time, a probed
+  // one twice.
   static constexpr double kShortestPeriod = 2.0;
   static constexpr double kLongestPeriod = 6.0;
   static constexpr double kJitter = 1.0 / 3;  // of a pause, up or down
+  static constexpr double kShortestGap = kShortestPeriod * (1 - kJitter);
+  // Of the budget that is planned to be spent: estimates err, and what tracing pushes out of the
+  // CPUs' caches shows only in what a busy load loses.
+  static constexpr double kAim = 0.75;
 
   Governor(const Options& options, const std::vector<Sampling>& groups);
 
@@ -79,9 +87,14 @@ class Governor {
 
   // When the next Tick() is due, in seconds.
   [[nodiscard]] double next_tick() const;
+  // From the end of one of its windows to that of the next, at the most, as it is planned now.
+  [[nodiscard]] double longest_period(std::size_t group) const {
+    return groups_[group].period * (1 + kJitter);
+  }
   [[nodiscard]] bool sampled(std::size_t group) const { return groups_[group].sampled; }
 
  private:
+  static constexpr double kNever = -1e9;
   struct Group {
     Sampling sampling = Sampling::kFirst;
     bool sampled = false;
@@ -91,19 +104,22 @@ class Governor {
     double allowance = 0;   // seconds per second that it may cost and be exact
     double share = 0;       // that it may cost if it is sampled
     double strays = 0;      // events of a cycle outside of its window, smoothed
-    double cost_ratio = 1;  // of its last window; 1 while it is exact
+    double cost_ratio = 1;  // of its last window; while it is exact, what is still believed of it
     // Exact.
     int ticks_over = 0;
     // Sampled.
-    double next_edge = 0;     // when its probe or window is to begin or to end
-    double length = 0;        // of that probe or window
-    double period = 0;        // of this window, the probe and the pause before it
-    double pressure = 0;      // what it would cost in shares, smoothed
-    double calm_since = 0;    // 0: it is not
-    double calm_needed = 0;   // seconds
-    double exact_since = -1;  // -1: it was never sampled
+    double next_edge = 0;          // when its probe or window is to begin or to end
+    double length = 0;             // of that probe or window
+    double opened = kNever;        // when the last window began
+    double period = 0;             // of this window, the probe and the pause before it
+    double calm_since = 0;         // 0: it is not
+    double start = kNever;         // of being sampled, the last time
+    double start_before = kNever;  // the time before
+    bool restless = false;
     double longest_window = 0;
-    double lossy_rate = 0;  // at which events were lost; 0: none lately
+    // Lately: the least rate and the shortest window at which events were lost; 0: none were.
+    double lossy_rate = 0;
+    double lossy_window = 0;
     double lossy_until = 0;
   };
 
@@ -114,8 +130,9 @@ class Governor {
     return events * CostPerEvent(group.cost_ratio);
   }
   void LearnReaderCost(double seconds, double events);
-  void ShareBudget(double spent_elsewhere);
+  void ShareBudget(double budget);
   void ActOnLosses(double lost_share, double now, std::vector<Action>& actions);
+  [[nodiscard]] bool MayLose(const Group& group) const;
   void CheckExact(double now, std::vector<Action>& actions);
   void CheckWindows(double now, std::vector<Action>& actions);
   void StartSampling(std::size_t group, double now, std::vector<Action>& actions);
@@ -130,9 +147,10 @@ class Governor {
   std::vector<Group> groups_;
   Reading last_;
   bool first_ = true;
-  double reader_cost_ = 0;      // seconds per event, smoothed
-  double cycle_cost_ = 0.005;   // of one enabling and disabling, smoothed
-  double spent_elsewhere_ = 0;  // seconds per second, smoothed
+  bool told_of_losses_ = false;
+  double windows_until_ = kNever;  // when a group was last traced that is sampled, or is to be
+  double reader_cost_ = 0;         // seconds per event, smoothed
+  double cycle_cost_ = 0.005;      // of one enabling and disabling, smoothed
   double toggle_seen_ = 0;
   std::uint64_t cycles_ = 0;  // since toggle_seen_
   std::mt19937_64 random_;

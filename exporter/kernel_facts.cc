@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <bit>
 #include <charconv>
 #include <filesystem>
 #include <system_error>
@@ -88,6 +89,9 @@ KernelFacts ReadKernelFacts(const ProcReader& proc) {
   KernelFacts facts;
   facts.page_size = static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
   facts.migratetypes = CommonMigratetypes();
+  // Unless it is known better: a huge page's, which a page of eight-byte entries maps
+  // (pageblock_order in include/linux/pageblock-flags.h, 5.10 to 6.18): 9, 11 or 13.
+  facts.pageblock_order = static_cast<int>(std::bit_width(facts.page_size / 8)) - 1;
   try {
     const auto rows = ParseBuddyinfo(proc.Read("buddyinfo"));
     if (!rows.empty()) facts.order_count = static_cast<int>(rows.front().free_blocks.size());

@@ -16,7 +16,7 @@ std::vector<std::string> CommonMigratetypes();
 
 // From /proc: the number of orders (buddyinfo), the names of the migratetypes and pageblock_order
 // (pagetypeinfo, mode 0400), the CPUs that are online (stat). What can't be read keeps the default
-// of KernelFacts, or CommonMigratetypes().
+// of KernelFacts, or CommonMigratetypes(), and the order of a huge page.
 KernelFacts ReadKernelFacts(const ProcReader& proc);
 
 // By CPU, its NUMA node: of the CPUs that are online, from node*/cpulist below the directory. Empty

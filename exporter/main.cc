@@ -40,15 +40,25 @@ std::string VersionText() {
                      kVersion, kBranch, kRevision, kCompiler);
 }
 
-// The signals that end the program. Blocked in every thread: the main one waits for them.
+// The signals that end the program. Blocked in every thread: the main one waits for them. SIGHUP is
+// not among them where it is ignored, as nohup has it.
 sigset_t BlockStopSignals() {
   sigset_t signals;
   sigemptyset(&signals);
   sigaddset(&signals, SIGINT);
   sigaddset(&signals, SIGTERM);
+  struct sigaction hangup {};
+  if (sigaction(SIGHUP, nullptr, &hangup) == 0 && hangup.sa_handler != SIG_IGN) {
+    sigaddset(&signals, SIGHUP);
+  }
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   std::signal(SIGPIPE, SIG_IGN);
   return signals;
+}
+
+std::string_view NameOfStopSignal(int signal) {
+  if (signal == SIGHUP) return "SIGHUP";
+  return signal == SIGINT ? "SIGINT" : "SIGTERM";
 }
 
 void LogStart() {
@@ -122,7 +132,7 @@ class Program {
       const int signal = tracing ? sigwaitinfo(&stop_signals, nullptr)
                                  : sigtimedwait(&stop_signals, nullptr, &retry);
       if (signal > 0) {
-        spdlog::info("{}: stopping", signal == SIGINT ? "SIGINT" : "SIGTERM");
+        spdlog::info("{}: stopping", NameOfStopSignal(signal));
         break;
       }
       if (!tracing) tracing = TryToTrace();
@@ -184,14 +194,15 @@ class Program {
   std::atomic<bool> ready_{false};
 };
 
+// The reports' first: the exporter's own may be in use, which is refused.
 void CleanUp(const Config& config) {
-  const bool removed = Instance::RemoveStale(config.paths.tracefs, config.tracefs.instance);
-  fmt::print("{}/instances/{}: {}\n", config.paths.tracefs, config.tracefs.instance,
-             removed ? "removed" : "nothing to clean up");
   for (const std::string& name :
        RemoveStaleReportInstances(config.paths.tracefs, config.tracefs.instance)) {
     fmt::print("{}/instances/{}: removed\n", config.paths.tracefs, name);
   }
+  const bool removed = Instance::RemoveStale(config.paths.tracefs, config.tracefs.instance);
+  fmt::print("{}/instances/{}: {}\n", config.paths.tracefs, config.tracefs.instance,
+             removed ? "removed" : "nothing to clean up");
 }
 
 void Run(const std::vector<std::string>& arguments) {

@@ -14,7 +14,7 @@ namespace kmem {
 
 class Scraper {
  public:
-  // All must outlive this. `proc_facts` serve the /proc collectors while nothing is traced.
+  // All must outlive this.
   Scraper(const Config& config, const TraceCollectors& trace_collectors,
           const ProcCollectors& proc_collectors, const ProcReader& proc, const Tracing& tracing);
 

@@ -81,12 +81,10 @@ BpfEngine::BpfEngine(const Config& config, const TraceCollectors& collectors,
                      const ProcReader& proc, std::string reason)
     : collectors_(collectors),
       reason_(std::move(reason)),
-      facts_(ReadKernelFacts(proc)),
       cpus_(PossibleCpus()),
       slab_(config.collectors.slab_options),
       cross_cpu_(config.collectors.page_options.cross_cpu),
       skeleton_(nullptr, &kmem_bpf__destroy) {
-  facts_.cpu_nodes = ReadCpuNodes(kNodeDirectory);
   LibbpfLog log;
   const auto kernel = LoadKernelBtf();
   for (const auto& collector : collectors) {
@@ -95,13 +93,14 @@ BpfEngine::BpfEngine(const Config& config, const TraceCollectors& collectors,
   }
   StartCompanion(config, proc, *kernel);
   ChoosePrograms(*kernel, WantedEvents(collectors, config.extra_events));
-  CompleteFacts(*kernel, config.paths.tracefs);
   cross_cpu_.enabled = cross_cpu_.enabled && config.collectors.page;
   if (!config.collectors.slab) {
     slab_.callsites.enabled = slab_.caches.enabled = slab_.live.enabled = false;
   }
   SizeStates();
   Load(log);
+  // Dear: not before it is known that programs can be loaded.
+  ReadFacts(proc, *kernel, config.paths.tracefs);
   facts_.symbols = ReadSymbols(collectors, proc);
   MapStates(log);
   if (slab_.live.enabled) {
@@ -129,7 +128,7 @@ void BpfEngine::StartCompanion(const Config& config, const ProcReader& proc, con
     layout_[companion_collector_] = nullptr;
   } catch (const TracingError& error) {
     if (!wanted) return;
-    facts_.change_ownership_told = false;
+    change_ownership_told_ = false;
     spdlog::info("{}: change_ownership is unknown, because it needs tracefs: {}",
                  Companion::kCollector, error.what());
   }
@@ -168,7 +167,16 @@ void BpfEngine::ChoosePrograms(const btf& kernel, const std::vector<std::string>
   }
 }
 
-void BpfEngine::CompleteFacts(const btf& kernel, const std::string& tracefs) {
+void BpfEngine::ReadFacts(const ProcReader& proc, const btf& kernel, const std::string& tracefs) {
+  facts_ = ReadKernelFacts(proc);
+  facts_.cpu_nodes = ReadCpuNodes(kNodeDirectory);
+  facts_.change_ownership_told = change_ownership_told_;
+  for (const Route& route : routes_) {
+    if (route.program == nullptr) continue;
+    const std::string_view name = bpf_program__name(route.program);
+    facts_.cache_allocs_named |= name == "kmem_cache_alloc_load" || name == "kmem_cache_alloc_read";
+    facts_.cache_frees_named |= name == "kmem_cache_free";
+  }
   facts_.gfp_nowarn = GfpBitInBtf(kernel, "__GFP_NOWARN");
   if (facts_.gfp_nowarn != 0) return;
   const std::string text = ReadText(tracefs + "/events/kmem/mm_page_alloc/format");
@@ -208,12 +216,6 @@ void BpfEngine::Load(LibbpfLog& log) {
     if (error == 0) break;
   }
   if (error != 0) log.Fail(error, "loading the programs");
-  for (const Route& route : routes_) {
-    if (route.program == nullptr) continue;
-    const std::string_view name = bpf_program__name(route.program);
-    facts_.cache_allocs_named |= name == "kmem_cache_alloc_load" || name == "kmem_cache_alloc_read";
-    facts_.cache_frees_named |= name == "kmem_cache_free";
-  }
 }
 
 int BpfEngine::TryToLoad(std::size_t choice) {
@@ -307,7 +309,7 @@ void BpfEngine::Attach(const LibbpfLog& log) {
     attached = true;
     route.program_fd = bpf_program__fd(route.program);
   }
-  if (!attached && companion_ == nullptr) {
+  if (!attached && companion_ == nullptr && !routes_.empty()) {
     if (error != 0) log.Fail(error, "attaching the programs");
     throw TracingError(TracingProblem::kFailed, "bpf: no tracepoint can be used (see the log)");
   }
@@ -348,7 +350,8 @@ EventState BpfEngine::ReadEdge() {
   for (int i = 0; i < kEdgeAttempts; ++i) {
     state = ReadSettled(false);
     const std::uint64_t taken_ns = MonotonicNs() - state.taken_at_ns;
-    fastest_read_ns_ = std::min(fastest_read_ns_, taken_ns);
+    // What there is to read may grow: what was once possible is forgotten, slowly.
+    fastest_read_ns_ = std::min(taken_ns, fastest_read_ns_ + fastest_read_ns_ / 8);
     if (taken_ns <= 2 * fastest_read_ns_) break;
   }
   return state;
@@ -364,7 +367,6 @@ TraceLoad BpfEngine::ReadLoad() {
       load.events[i] += LoadWord(Cpu(cpu).marks[routes_[i].mark].sequence) / 2;
     }
   }
-  const std::scoped_lock lock(mutex_);
   load.reader_seconds += reader_seconds_;
   return load;
 }
@@ -413,7 +415,7 @@ EventState BpfEngine::ReadState(bool for_scrape) {
   const auto bucket = std::ranges::lower_bound(kDrainBounds, seconds) - kDrainBounds.begin();
   state_.drains[static_cast<std::size_t>(bucket)]++;
   state_.drain_seconds += seconds;
-  if (for_scrape) reader_seconds_ += ThreadSeconds() - cpu_begin;
+  if (for_scrape) reader_seconds_ = reader_seconds_ + (ThreadSeconds() - cpu_begin);
   return state_;
 }
 

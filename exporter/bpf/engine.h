@@ -4,6 +4,7 @@
 // detaches the programs.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -62,7 +63,8 @@ class BpfEngine : public LiveSource {
 
   void StartCompanion(const Config& config, const ProcReader& proc, const btf& kernel);
   void ChoosePrograms(const btf& kernel, const std::vector<std::string>& wanted);
-  void CompleteFacts(const btf& kernel, const std::string& tracefs);
+  // Once the programs are loaded: some of it is which of them were.
+  void ReadFacts(const ProcReader& proc, const btf& kernel, const std::string& tracefs);
   void Load(LibbpfLog& log);
   int TryToLoad(std::size_t choice);  // 0 or an errno
   void MapStates(const LibbpfLog& log);
@@ -104,12 +106,13 @@ class BpfEngine : public LiveSource {
   std::vector<Route> routes_;  // with links, which must not outlive the skeleton
 
   std::unique_ptr<Companion> companion_;  // where tracefs can be used
-  std::size_t companion_collector_ = 0;   // its collector's index in collectors_
-  std::uint64_t fastest_read_ns_ = UINT64_MAX;
+  bool change_ownership_told_ = true;
+  std::size_t companion_collector_ = 0;  // its collector's index in collectors_
+  std::uint64_t fastest_read_ns_ = UINT64_MAX / 2;
 
-  std::mutex mutex_;           // of what follows
-  EventState state_;           // as read last; its tallies are not yet settled
-  double reader_seconds_ = 0;  // CPU time of the readings for scrapes
+  std::atomic<double> reader_seconds_ = 0;  // CPU time of the readings for scrapes; under mutex_
+  std::mutex mutex_;                        // of what follows
+  EventState state_;                        // as read last; its tallies are not yet settled
   std::vector<std::byte> scratch_;
 };
 

@@ -129,6 +129,13 @@ static __always_inline struct slab_alloc_event slab_alloc(const uint64_t* args) 
   return event;
 }
 
+/* 6.0 alone: (call_site, ptr, cache, bytes_req, bytes_alloc, ...) */
+static __always_inline struct slab_alloc_event slab_alloc_with_cache(const uint64_t* args) {
+  const struct slab_alloc_event event = {
+      .call_site = args[0], .ptr = args[1], .bytes_req = args[3], .bytes_alloc = args[4]};
+  return event;
+}
+
 /* A pointer as a number: the verifier lets a BTF tracepoint not compute with its pointers. */
 static __always_inline uint64_t as_number(struct kmem_bpf_mark* mark, uint64_t pointer) {
   *(volatile uint64_t*)&mark->address = pointer;
@@ -201,9 +208,9 @@ static __always_inline void follow_free(struct kmem_bpf_cpu* cpu, struct kmem_bp
   follow_free(cpu, &cpu->marks[KMEM_BPF_##tracepoint], &cpu->slab.counts.tracepoint##_of_live, \
               event.ptr)
 
-#define COUNT_KMALLOC(tracepoint)                                                             \
+#define COUNT_KMALLOC(tracepoint, alloc)                                                      \
   do {                                                                                        \
-    const struct slab_alloc_event event = slab_alloc(args);                                   \
+    const struct slab_alloc_event event = alloc(args);                                        \
     if (slab_count_##tracepoint(&cpu->slab, &event, NULL) != KMEM_COUNTED) {                  \
       return KMEM_IMPLAUSIBLE;                                                                \
     }                                                                                         \
@@ -226,9 +233,19 @@ static __always_inline void follow_free(struct kmem_bpf_cpu* cpu, struct kmem_bp
     FOLLOW_ALLOC(tracepoint, event);                                        \
   } while (0)
 
-PROGRAM(kmalloc, "raw_tp/kmalloc", KMEM_BPF_kmalloc) { COUNT_KMALLOC(kmalloc); }
+PROGRAM(kmalloc, "raw_tp/kmalloc", KMEM_BPF_kmalloc) { COUNT_KMALLOC(kmalloc, slab_alloc); }
 
-PROGRAM(kmalloc_node, "raw_tp/kmalloc_node", KMEM_BPF_kmalloc_node) { COUNT_KMALLOC(kmalloc_node); }
+PROGRAM(kmalloc_node, "raw_tp/kmalloc_node", KMEM_BPF_kmalloc_node) {
+  COUNT_KMALLOC(kmalloc_node, slab_alloc);
+}
+
+PROGRAM(kmalloc_with_cache, "raw_tp/kmalloc", KMEM_BPF_kmalloc) {
+  COUNT_KMALLOC(kmalloc, slab_alloc_with_cache);
+}
+
+PROGRAM(kmalloc_node_with_cache, "raw_tp/kmalloc_node", KMEM_BPF_kmalloc_node) {
+  COUNT_KMALLOC(kmalloc_node, slab_alloc_with_cache);
+}
 
 PROGRAM(kmem_cache_alloc_bytes, "raw_tp/kmem_cache_alloc", KMEM_BPF_kmem_cache_alloc) {
   const struct slab_alloc_event event = slab_alloc(args);
@@ -238,6 +255,13 @@ PROGRAM(kmem_cache_alloc_bytes, "raw_tp/kmem_cache_alloc", KMEM_BPF_kmem_cache_a
 
 PROGRAM(kmem_cache_alloc_node, "raw_tp/kmem_cache_alloc_node", KMEM_BPF_kmem_cache_alloc_node) {
   const struct slab_alloc_event event = slab_alloc(args);
+  COUNT_CACHE_ALLOC(kmem_cache_alloc_node, &event);
+  return KMEM_COUNTED;
+}
+
+PROGRAM(kmem_cache_alloc_node_with_cache, "raw_tp/kmem_cache_alloc_node",
+        KMEM_BPF_kmem_cache_alloc_node) {
+  const struct slab_alloc_event event = slab_alloc_with_cache(args);
   COUNT_CACHE_ALLOC(kmem_cache_alloc_node, &event);
   return KMEM_COUNTED;
 }

@@ -10,15 +10,19 @@ struct Program {
                                // for a full stop
 };
 
-// Read off the BTF of 5.10, 6.1, 6.12 and 6.18.
+// Read off the BTF of 5.10, 6.1, 6.12 and 6.18; of 6.0, the one with a cache before the bytes, off
+// include/trace/events/kmem.h.
 constexpr std::array kPrograms{
     Program{"kmalloc", "kmalloc", "wpww"},
     Program{"kmalloc_node", "kmalloc_node", "wpww"},
+    Program{"kmalloc_with_cache", "kmalloc", "wpcww"},
+    Program{"kmalloc_node_with_cache", "kmalloc_node", "wpcww"},
     Program{"kmem_cache_alloc_load", "kmem_cache_alloc", "wpc"},
     Program{"kmem_cache_alloc_read", "kmem_cache_alloc", "wpc"},
     Program{"kmem_cache_alloc_nameless", "kmem_cache_alloc", "wpc"},
     Program{"kmem_cache_alloc_bytes", "kmem_cache_alloc", "wpww"},
     Program{"kmem_cache_alloc_node", "kmem_cache_alloc_node", "wpww"},
+    Program{"kmem_cache_alloc_node_with_cache", "kmem_cache_alloc_node", "wpcww"},
     Program{"kfree", "kfree", "wp"},
     Program{"kmem_cache_free", "kmem_cache_free", "wpc"},
     Program{"kmem_cache_free", "kmem_cache_free", "wpc"},  // as often as caches are read by name

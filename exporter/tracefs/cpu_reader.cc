@@ -4,8 +4,10 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
+#include <utility>
 
 namespace kmem {
 namespace {
@@ -67,10 +69,13 @@ std::optional<CpuStats> CpuReader::ReadStats() noexcept {
 
 std::array<std::uint64_t, kLossReasons.size()> CpuReader::NewLosses() noexcept {
   std::array<std::uint64_t, kLossReasons.size()> lost{};
-  const auto stats = ReadStats();
+  auto stats = ReadStats();
   if (!stats) return lost;
+  stats->lost[static_cast<std::size_t>(LossReason::kTaken)] =
+      stats->read - std::min(stats->read, records_);
   for (std::size_t i = 0; i < lost.size(); ++i) {
     // Less than before: the buffer was reset. The next look sees that too.
+    began_anew_ |= stats->lost[i] < lost_[i];
     lost[i] = stats->lost[i] >= lost_[i] ? stats->lost[i] - lost_[i] : stats->lost[i];
   }
   lost_ = stats->lost;
@@ -78,8 +83,10 @@ std::array<std::uint64_t, kLossReasons.size()> CpuReader::NewLosses() noexcept {
 }
 
 void CpuReader::ForgetStats() noexcept {
+  const auto stats = ReadStats();
   lost_ = {};
-  records_ = 0;
+  records_ = stats ? stats->read : 0;  // since then it was we who read
+  began_anew_ = false;
 }
 
 bool CpuReader::ForgetStatsIfReset() noexcept {
@@ -87,7 +94,8 @@ bool CpuReader::ForgetStatsIfReset() noexcept {
   // The kernel counts a record as read no later than it hands it out, so it can't have counted
   // fewer than we have got, unless it has begun anew.
   if (!stats || stats->read >= records_) return false;
-  ForgetStats();
+  if (!std::exchange(began_anew_, false)) lost_ = {};
+  records_ = stats->read;
   return true;
 }
 

@@ -17,7 +17,7 @@ namespace kmem {
 
 // per_cpu/cpuN/stats: tracing_stats_read() in kernel/trace/trace.c, 5.10 to 6.18.
 struct CpuStats {
-  std::array<std::uint64_t, kLossReasons.size()> lost{};  // by LossReason
+  std::array<std::uint64_t, kLossReasons.size()> lost{};  // by LossReason; none taken
   std::uint64_t entries = 0;                              // written and not yet read
   std::uint64_t read = 0;                                 // events read since the last reset
 };
@@ -37,7 +37,8 @@ class CpuReader {
   // why it can't be read.
   std::ptrdiff_t Read(std::span<std::byte> subbuffer) noexcept;
 
-  // Events lost, by reason, since the last call, from the kernel's counters.
+  // Events lost, by reason, since the last call, from the kernel's counters: all that is read has
+  // been handed on (AddRecords).
   std::array<std::uint64_t, kLossReasons.size()> NewLosses() noexcept;
 
   // Records handed on by the walker.
@@ -55,7 +56,8 @@ class CpuReader {
   UniqueFd raw_;
   UniqueFd stats_;
   std::array<std::uint64_t, kLossReasons.size()> lost_{};  // as the kernel last said
-  std::uint64_t records_ = 0;                              // since the last reset
+  bool began_anew_ = false;    // lost_ is of after a reset that was not yet looked for
+  std::uint64_t records_ = 0;  // since the last reset
 };
 
 }  // namespace kmem

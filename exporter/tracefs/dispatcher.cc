@@ -91,11 +91,6 @@ void Dispatcher::ReadCommon(std::uint64_t now_ns) {
   }
 }
 
-Dispatcher::Entry& Dispatcher::EntryOf(std::uint16_t id) {
-  if (id >= entries_.size()) entries_.resize(id + std::size_t{1});
-  return entries_[id];
-}
-
 void Dispatcher::Bind(const std::string& event_name, const Formats& formats) {
   const std::size_t tracepoint = state_.tracepoints.size();
   state_.tracepoints.push_back({event_name, false});
@@ -103,31 +98,42 @@ void Dispatcher::Bind(const std::string& event_name, const Formats& formats) {
   for (CpuCounts& cpu : state_.cpus) cpu.events.push_back(0);
 
   Entry entry;
-  entry.kind = Entry::Kind::kWanted;
   entry.tracepoint = static_cast<std::uint32_t>(tracepoint);
   entry.gate = gates_.back().get();
   entry.min_length = formats.Bind(event_name, {}).record_length;
-  std::vector<Route> routes;
+  entry.first.handler = &DoNothing;
+  Route* last = nullptr;
   for (std::size_t i = 0; i < collectors_.size(); ++i) {
     for (const EventSpec& spec : collectors_[i]->events()) {
       if (spec.name != event_name) continue;
       bound_.push_back(std::make_unique<BoundEvent>(formats.Bind(event_name, spec.fields)));
       const BoundEvent& bound = *bound_.back();
       entry.min_length = std::max(entry.min_length, bound.record_length);
-      routes.push_back({ChooseHandler(spec, bound), bound.fields.data(), state_.tallies[i].At(0),
-                        state_.tallies[i].stride(), CommonOf(i)});
+      Route route{.handler = ChooseHandler(spec, bound),
+                  .fields = bound.fields.data(),
+                  .tallies = state_.tallies[i].At(0),
+                  .common = CommonOf(i),
+                  .stride = static_cast<std::uint32_t>(state_.tallies[i].stride())};
+      if (last == nullptr) {
+        entry.first = route;
+        last = &entry.first;
+      } else {
+        more_routes_.push_back(std::make_unique<Route>(route));
+        last->next = more_routes_.back().get();
+        last = more_routes_.back().get();
+      }
     }
   }
-  entry.first = routes.empty() ? Route{.handler = &DoNothing} : routes.front();
-  if (routes.size() > 1) entry.more.assign(routes.begin() + 1, routes.end());
-  EntryOf(formats.Id(event_name)) = std::move(entry);
+  const std::uint16_t id = formats.Id(event_name);
+  if (id >= entries_.size()) entries_.resize(id + std::size_t{1});
+  entries_[id] = entry;
   state_.tracepoints[tracepoint].enabled = true;
 }
 
 void Dispatcher::Ignore(std::span<const std::uint16_t> ids) {
   for (const std::uint16_t id : ids) {
-    Entry& entry = EntryOf(id);
-    if (entry.kind == Entry::Kind::kUnknown) entry.kind = Entry::Kind::kIgnored;
+    if (id >= ignored_.size()) ignored_.resize(id + std::size_t{1});
+    ignored_[id] = true;
   }
 }
 
@@ -142,9 +148,11 @@ void Dispatcher::CountUnusable(const std::byte* record, std::uint32_t length) no
   std::uint16_t id = 0;
   if (length < sizeof id) return state_.Count(RecordError::kShortPayload);
   std::memcpy(&id, record, sizeof id);
-  const Entry::Kind kind = id < entries_.size() ? entries_[id].kind : Entry::Kind::kUnknown;
-  if (kind == Entry::Kind::kWanted) state_.Count(RecordError::kShortPayload);
-  if (kind == Entry::Kind::kUnknown) state_.Count(RecordError::kUnknownEventId);
+  if (id < entries_.size() && entries_[id].min_length != kNoLength) {
+    state_.Count(RecordError::kShortPayload);
+  } else if (id >= ignored_.size() || !ignored_[id]) {
+    state_.Count(RecordError::kUnknownEventId);
+  }
 }
 
 // Inlined into the walk over a page: the walk, this look-up and the choice of a handler are one
@@ -166,10 +174,13 @@ void Dispatcher::CountUnusable(const std::byte* record, std::uint32_t length) no
   reading.events[entry.tracepoint]++;
   const auto run = [&](const Route& route) -> int {
     context.common = route.common;
-    return route.handler(route.tallies + context.cpu * route.stride, record, route.fields, context);
+    return route.handler(route.tallies + std::size_t{context.cpu} * route.stride, record,
+                         route.fields, context);
   };
   int verdict = run(entry.first);
-  for (const Route& route : entry.more) verdict |= run(route);
+  for (const Route* route = entry.first.next; route != nullptr; route = route->next) {
+    verdict |= run(*route);
+  }
   if (verdict != KMEM_COUNTED) [[unlikely]]
     state_.Count(RecordError::kImplausibleValue);
 }

@@ -78,19 +78,18 @@ class Dispatcher {
     Handler handler = nullptr;
     const BoundField* fields = nullptr;
     std::byte* tallies = nullptr;  // of CPU 0
-    std::size_t stride = 0;
     void* common = nullptr;
+    const Route* next = nullptr;  // of the same event, for another collector; most have none
+    std::uint32_t stride = 0;
   };
   static constexpr std::uint32_t kNoLength = UINT32_MAX;  // a record has at most a sub-buffer's
-  struct Entry {
-    enum class Kind : std::uint8_t { kUnknown, kIgnored, kWanted };
-    std::uint32_t min_length = kNoLength;  // all others are of kWanted
+  struct alignas(64) Entry {
+    std::uint32_t min_length = kNoLength;  // kNoLength: nobody wants the event
     std::uint32_t tracepoint = 0;          // index in EventState::tracepoints
-    Route first{};                         // most have one; a wanted one has one that does nothing
-    std::vector<Route> more;
     const Gate* gate = nullptr;
-    Kind kind = Kind::kUnknown;
+    Route first{};  // of one that is wanted: there is one, if only to do nothing
   };
+  static_assert(sizeof(Entry) == 64, "what an event needs of it is in one line of the cache");
   // What is the same for all records of a page.
   struct Reading {
     const Entry* entries;
@@ -101,7 +100,6 @@ class Dispatcher {
   struct alignas(64) Line {
     std::array<std::byte, 64> bytes;
   };
-  Entry& EntryOf(std::uint16_t id);
   [[nodiscard]] Reading BeginReading(std::uint32_t cpu) noexcept;
   // OnRecord() of the record that the context tells of.
   void Tally(Reading& reading, const std::byte* record) noexcept;
@@ -111,10 +109,12 @@ class Dispatcher {
 
   const TraceCollectors& collectors_;
   EventState& state_;
-  std::vector<Entry> entries_;                      // by event id
-  std::vector<std::unique_ptr<BoundEvent>> bound_;  // what the routes point into
-  std::vector<std::vector<Line>> commons_;          // by collector; also that
-  std::vector<std::unique_ptr<Gate>> gates_;        // by tracepoint
+  std::vector<Entry> entries_;                       // by event id
+  std::vector<bool> ignored_;                        // by event id
+  std::vector<std::unique_ptr<Route>> more_routes_;  // behind the entries' first ones
+  std::vector<std::unique_ptr<BoundEvent>> bound_;   // what the routes point into
+  std::vector<std::vector<Line>> commons_;           // by collector; also that
+  std::vector<std::unique_ptr<Gate>> gates_;         // by tracepoint
   std::uint64_t outside_ = 0;
 };
 

@@ -31,6 +31,8 @@ constexpr double kFillTarget = 0.25;
 // more (before 6.9 its wake-ups are unreliable) and only the timer wakes the drain thread.
 constexpr int kMaxSpuriousWakeups = 10;
 constexpr std::uint32_t kSmallestBufferKb = 64;
+// buffer_subbuf_size_write() in kernel/trace/trace.c, 6.8 to 6.18.
+constexpr std::uint32_t kMostPagesOfASubbuffer = 128;
 // An event whose time was taken before a drain began is in the buffer by so much later.
 constexpr std::uint64_t kInFlightNs = 20'000;
 
@@ -48,12 +50,12 @@ TracefsEngine::TracefsEngine(const Config& config, const TraceCollectors& collec
                              const ProcReader& proc, std::string reason)
     : collectors_(collectors),
       reason_(std::move(reason)),
-      facts_(ReadKernelFacts(proc)),
       instance_(config.paths.tracefs, config.tracefs.instance),
       longest_sleep_ms_(static_cast<int>(config.tracefs.drain_interval_ms)),
       sleep_ms_(longest_sleep_ms_),
       wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
   RaiseDescriptorLimit();
+  facts_ = ReadKernelFacts(proc);  // dear: not before it is known that there is an instance
   facts_.cpu_nodes = ReadCpuNodes(kNodeDirectory);
   try {
     layout_ = ParseHeaderPage(instance_.HeaderPage());
@@ -85,6 +87,7 @@ TracefsEngine::TracefsEngine(const Config& config, const TraceCollectors& collec
     const std::size_t tracepoints = state_.tracepoints.size();
     read_events_ = std::vector<std::atomic<std::uint64_t>>(tracepoints);
     failed_ = std::vector<std::atomic<bool>>(tracepoints);
+    stuck_.resize(tracepoints);
     for (std::size_t i = 0; i < tracepoints; ++i) {
       open_.push_back(state_.tracepoints[i].enabled);
       failed_[i] = !open_[i];
@@ -116,8 +119,10 @@ void TracefsEngine::SizeBuffers(const TracefsConfig& config) {
   subbuffer_size_ = layout_.subbuffer_size();
   if (instance_.HasSetting("buffer_subbuf_size_kb")) {
     // At least eight sub-buffers, or one that is half read wastes too much of the buffer.
-    const std::uint32_t kb = std::bit_floor(
-        std::max(subbuffer_size_ / 1024, std::min(config.subbuffer_size_kb, per_cpu_kb / 8)));
+    const auto page_kb = static_cast<std::uint32_t>(sysconf(_SC_PAGESIZE) / 1024);
+    const std::uint32_t kb = std::bit_floor(std::max(
+        subbuffer_size_ / 1024,
+        std::min({config.subbuffer_size_kb, per_cpu_kb / 8, kMostPagesOfASubbuffer * page_kb})));
     // Small first: changing the sub-buffers' size allocates a second buffer of the same size.
     instance_.WriteSetting("buffer_size_kb", std::to_string(kSmallestBufferKb));
     instance_.WriteSetting("buffer_subbuf_size_kb", std::to_string(kb));
@@ -231,7 +236,8 @@ EventState TracefsEngine::Close(std::span<const std::size_t> tracepoints) {
       try {
         instance_.DisableEvent(state_.tracepoints[tracepoint].name);
       } catch (const TracingError& error) {
-        spdlog::error("tracepoint can't be left out: {}", error.what());
+        if (!stuck_[tracepoint]) spdlog::error("tracepoint can't be left out: {}", error.what());
+        stuck_[tracepoint] = true;
       }
     }
     ExpectOpenEvents();
@@ -410,7 +416,12 @@ void TracefsEngine::CountLosses() {
     const auto lost = reader.NewLosses();
     for (std::size_t i = 0; i < lost.size(); ++i) {
       state_.AddLoss(reader.cpu(), static_cast<LossReason>(i), lost[i]);
-      known_lost_.fetch_add(lost[i], std::memory_order_relaxed);
+      if (static_cast<LossReason>(i) != LossReason::kTaken) {
+        known_lost_.fetch_add(lost[i], std::memory_order_relaxed);
+      } else if (lost[i] != 0 && !std::exchange(told_of_taken_, true)) {  // tracing less saves none
+        spdlog::warn(
+            "somebody else reads events out of our tracefs instance: they are not counted");
+      }
     }
   }
 }

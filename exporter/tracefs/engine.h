@@ -104,12 +104,14 @@ class TracefsEngine : public LiveSource {
   std::vector<std::atomic<std::uint64_t>> read_events_;  // by tracepoint
   std::atomic<std::uint64_t> read_outside_{0};
   std::atomic<std::uint64_t> known_lost_{0};
+  bool told_of_taken_ = false;
   // What it is asked to do before it drains, by tracepoint. It moves the gates itself: so nothing
   // is counted between its looking at the clock and that, however long it has to wait for a CPU.
   std::vector<std::atomic<Wish>> wishes_;
   std::atomic<bool> any_wish_{false};      // all of them have been made
   std::atomic<std::uint64_t> edge_ns_{0};  // when it did so last
   std::vector<std::atomic<bool>> failed_;  // by tracepoint: could not be enabled again
+  std::vector<bool> stuck_;                // by tracepoint: could not be disabled, and was logged
 
   SnapshotExchange exchange_;
   UniqueFd wake_;  // an eventfd

@@ -151,32 +151,35 @@ PageResult WalkPage(std::span<const std::byte> page, const PageLayout& layout, S
   const std::size_t length = ReadHeader(page, layout, result);
   if (length == 0) return result;
   const std::span<const std::byte> data = page.subspan(layout.data_offset, length);
-  // In locals: the sink may write anywhere, as far as the compiler knows.
+  // In locals: the sink may write anywhere, as far as the compiler knows. Each of them that is
+  // needed behind the sink costs a register, or a store and a load for each event.
   std::uint64_t time = result.end_ns;
   std::uint32_t records = 0;
-  std::size_t at = 0;
-  while (length - at >= 4) {
-    const std::uint32_t header = Load32(data.data() + at);
+  const std::byte* at = data.data();
+  const std::byte* const end = at + length;
+  while (end - at >= 4) {
+    const std::uint32_t header = Load32(at);
     const std::uint32_t type_len = header & 31;
-    at += 4;
+    const std::byte* record = at + 4;
     std::size_t record_length = std::size_t{type_len} * 4;
     if (type_len == 0 || type_len >= kTypePadding) [[unlikely]] {
-      const Special special = ReadSpecial(header, data, at, time);
-      at = special.at;
+      const Special special =
+          ReadSpecial(header, data, static_cast<std::size_t>(record - data.data()), time);
+      at = record = data.data() + special.at;
       time = special.time;
       if (special.kind == Special::Kind::kNothing) continue;
       result.error = special.error;
       if (special.kind == Special::Kind::kEnd) break;
       record_length = special.record_length;
     }
-    if (record_length > length - at) [[unlikely]] {
+    if (record_length > static_cast<std::size_t>(end - record)) [[unlikely]] {
       result.error = PageError::kRecordBeyondData;
       break;
     }
     time += header >> 5;
     ++records;
-    sink(time, data.data() + at, static_cast<std::uint32_t>(record_length));
-    at += record_length;
+    at = record + record_length;
+    sink(time, record, static_cast<std::uint32_t>(record_length));
   }
   result.records = records;
   result.end_ns = time;

@@ -10,7 +10,7 @@
 namespace kmem {
 namespace {
 
-// Long enough for the settings' files and for the names of the events enabled here.
+// Long enough for the settings' files.
 using Buffer = std::array<char, 4096>;
 
 std::string_view ReadInto(const UniqueFd& fd, Buffer& buffer) {
@@ -35,18 +35,30 @@ Watch::Watch(Instance& instance, std::vector<std::string> events)
       tracing_on_(Remember("tracing_on", "1")),
       clock_(Remember("trace_clock", CurrentClock(instance.ReadSetting("trace_clock")))),
       buffer_size_(Remember("buffer_size_kb", FirstWord(instance.ReadSetting("buffer_size_kb")))),
-      enabled_events_(Remember("set_event", "")),
+      enabled_events_{"set_event", instance.Open("set_event", O_RDONLY), "", "", false},
       total_size_(instance.Open("buffer_total_size_kb", O_RDONLY)) {
   const char* const file = "buffer_subbuf_size_kb";
   if (instance.HasSetting(file)) {
     subbuffer_size_ = Remember(file, FirstWord(instance.ReadSetting(file)));
   }
+  enabled_events_.expected = EnabledEvents();
+}
+
+// A read gives a part of it, with whole lines.
+std::string_view Watch::EnabledEvents() {
+  enabled_text_.clear();
+  Buffer buffer;
+  for (;;) {
+    const ssize_t got = pread(enabled_events_.fd.get(), buffer.data(), buffer.size(),
+                              static_cast<off_t>(enabled_text_.size()));
+    if (got <= 0) return enabled_text_;
+    enabled_text_.append(buffer.data(), static_cast<std::size_t>(got));
+  }
 }
 
 void Watch::Expect(std::vector<std::string> events) {
   events_ = std::move(events);
-  Buffer buffer;
-  const std::string_view now = ReadInto(enabled_events_.fd, buffer);
+  const std::string_view now = EnabledEvents();
   // Else the next look finds what is wrong.
   if (AllEnabled(now)) enabled_events_.expected = now;
 }
@@ -84,8 +96,7 @@ bool Watch::AllEnabled(std::string_view set_event) const {
 }
 
 bool Watch::LookAtEvents(Finding& finding) {
-  Buffer buffer;
-  const std::string_view now = ReadInto(enabled_events_.fd, buffer);
+  const std::string_view now = EnabledEvents();
   if (now == enabled_events_.expected) {
     enabled_events_.wrong = false;
     return false;
@@ -100,7 +111,7 @@ bool Watch::LookAtEvents(Finding& finding) {
     if (!enabled_events_.wrong) spdlog::error("our tracing can't be restored: {}", error.what());
   }
   finding.found[static_cast<std::size_t>(Interference::kDisabled)] |= !enabled_events_.wrong;
-  enabled_events_.wrong = !AllEnabled(ReadInto(enabled_events_.fd, buffer));
+  enabled_events_.wrong = !AllEnabled(EnabledEvents());
   return true;
 }
 

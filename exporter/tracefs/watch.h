@@ -51,6 +51,8 @@ class Watch {
   bool LookAtEvents(Finding& finding);
   // Whether all our events are in the text of set_event.
   [[nodiscard]] bool AllEnabled(std::string_view set_event) const;
+  // The text of set_event, until the next call.
+  std::string_view EnabledEvents();
 
   Instance& instance_;
   std::vector<std::string> events_;
@@ -59,6 +61,7 @@ class Watch {
   Setting buffer_size_;
   Setting subbuffer_size_;  // without a descriptor where the kernel has no such file
   Setting enabled_events_;
+  std::string enabled_text_;
   UniqueFd total_size_;
 };
 

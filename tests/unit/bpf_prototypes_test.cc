@@ -123,6 +123,11 @@ TEST(BpfProgramsTest, TheKnownKernelsHaveTheirPrograms) {
   EXPECT_THAT(ProgramsFor("kmem_cache_free", "wp"), ElementsAre("kmem_cache_free_nameless"));
   EXPECT_THAT(ProgramsFor("mm_page_alloc_zone_locked", "pii"),
               ElementsAre("mm_page_alloc_zone_locked_no_refill"));
+  // 6.0, of its sources
+  EXPECT_THAT(ProgramsFor("kmalloc", "wpcwwi"), ElementsAre("kmalloc_with_cache"));
+  EXPECT_THAT(ProgramsFor("kmalloc_node", "wpcwwii"), ElementsAre("kmalloc_node_with_cache"));
+  EXPECT_THAT(ProgramsFor("kmem_cache_alloc_node", "wpcwwii"),
+              ElementsAre("kmem_cache_alloc_node_with_cache"));
   // 6.1, 6.12 and 6.18
   EXPECT_THAT(ProgramsFor("kmalloc", "wpwwii"), ElementsAre("kmalloc"));
   EXPECT_THAT(

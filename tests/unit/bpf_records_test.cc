@@ -238,6 +238,17 @@ TEST_F(BpfProgramTest, AnEventThatComesWhileItsProgramIsAtWorkIsCountedAsSkipped
   EXPECT_EQ(programs_->cpu().slab.counts.kfree, 1U);
 }
 
+TEST_F(BpfProgramTest, TheKernelThatPassesACacheBeforeTheBytesCountsTheSame) {
+  for (const std::string program : {"kmalloc", "kmalloc_node", "kmem_cache_alloc_node"}) {
+    programs_->Run(program.c_str(), {0, 0x1000, 60, 64}, 0);
+    programs_->Run((program + "_with_cache").c_str(), {0, 0x1000, 0x2000, 60, 64}, 1);
+  }
+  const slab_tally& before = programs_->cpu(0).slab;
+  const slab_tally& with_cache = programs_->cpu(1).slab;
+  EXPECT_EQ(before.counts.kmalloc.alloc.unrequested_bytes, 4U);
+  EXPECT_EQ(std::memcmp(&before.counts, &with_cache.counts, sizeof before.counts), 0);
+}
+
 TEST_F(BpfProgramTest, WhatNoKernelPassesIsCountedAsImplausibleAndChangesNothing) {
   const kmem_bpf_cpu before = programs_->cpu();
   const std::uint64_t wild = 0xFFFF'FFFF'FFFF'FFFF;

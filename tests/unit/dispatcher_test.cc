@@ -11,6 +11,7 @@
 
 #include "dispatch_rig.h"
 #include "metric_lookup.h"
+#include "page_builder.h"
 
 namespace kmem {
 namespace {
@@ -185,6 +186,92 @@ TEST_P(DispatcherTest, FieldsArriveInTheCollectorsWithTheirValues) {
             1);
   EXPECT_EQ(Histogram(families, "kmem_extfrag_alloc_order").OnlyBound(), 3);
   EXPECT_EQ(Histogram(families, "kmem_extfrag_fallback_order").OnlyBound(), 9);
+}
+
+std::size_t TracepointOf(DispatchRig& rig, const std::string& event) {
+  const auto& tracepoints = rig.state().tracepoints;
+  const auto at = std::ranges::find(tracepoints, event, &TracepointState::name);
+  return static_cast<std::size_t>(at - tracepoints.begin());
+}
+
+Gate& GateOf(DispatchRig& rig, const std::string& event) {
+  return rig.dispatcher().GateOf(TracepointOf(rig, event));
+}
+
+TEST_P(DispatcherTest, WhatMeetsAClosedGateIsCountedAsOutsideAndNowhereElse) {
+  for (const std::string& event : rig_.wanted()) {
+    GateOf(rig_, event) = {.from_ns = 2000, .until_ns = 3000};
+    const HeapPage record = rig_.MakeRecord(event);
+    std::uint64_t outside = rig_.dispatcher().outside();
+    for (const std::uint64_t time_ns : {0U, 1999U, 3000U, 4000U}) {
+      std::vector<std::vector<std::byte>> before;
+      for (std::size_t i = 0; i < rig_.collectors().size(); ++i) {
+        before.push_back(TallyBytes(rig_, i, 0));
+      }
+      rig_.OnRecord(record, 0, time_ns);
+      EXPECT_EQ(rig_.dispatcher().outside(), ++outside) << event << " at " << time_ns;
+      for (std::size_t i = 0; i < rig_.collectors().size(); ++i) {
+        EXPECT_EQ(TallyBytes(rig_, i, 0), before[i]) << event << " at " << time_ns;
+      }
+    }
+    EXPECT_EQ(rig_.EventsRead(event), 0U) << event;
+    rig_.OnRecord(record, 0, 2000);
+    rig_.OnRecord(record, 1, 2999);
+    EXPECT_EQ(rig_.EventsRead(event), 2U) << event;
+    EXPECT_EQ(rig_.dispatcher().outside(), outside) << event;
+  }
+  EXPECT_EQ(rig_.AllErrors(), 0U);
+}
+
+TEST_P(DispatcherTest, AGateIsThatOfOneTracepoint) {
+  GateOf(rig_, "kfree") = {.from_ns = 5000, .until_ns = 6000};
+  for (const std::string& event : rig_.wanted()) rig_.OnRecord(rig_.MakeRecord(event), 0, 4000);
+  EXPECT_EQ(rig_.EventsRead("kfree"), 0U);
+  EXPECT_EQ(rig_.AllEventsRead(), rig_.wanted().size() - 1);
+  EXPECT_EQ(rig_.dispatcher().outside(), 1U);
+}
+
+TEST_P(DispatcherTest, OfAPageTheRecordsCountWhoseTimeIsWithinTheirGate) {
+  const HeapPage record = rig_.MakeRecord("kfree");
+  PageBuilder page(1000);
+  for (int i = 0; i < 4; ++i) page.Record(100, record.bytes());  // at 1100, 1200, 1300, 1400
+  GateOf(rig_, "kfree") = {.from_ns = 1200, .until_ns = 1400};
+  EXPECT_EQ(rig_.OnPage(0, page.Build()).error, PageError::kNone);
+  EXPECT_EQ(rig_.EventsRead("kfree"), 2U);
+  EXPECT_EQ(rig_.dispatcher().outside(), 2U);
+}
+
+TEST_P(DispatcherTest, AShortRecordIsAnErrorThoughItsGateIsClosed) {
+  GateOf(rig_, "kfree") = {.from_ns = 5000, .until_ns = 6000};
+  const HeapPage whole = rig_.MakeRecord("kfree");
+  rig_.OnRecord(HeapPage(whole.bytes().first(whole.size() - 1)), 0, 1000);
+  EXPECT_EQ(rig_.Errors(RecordError::kShortPayload), 1U);
+  EXPECT_EQ(rig_.dispatcher().outside(), 0U);
+}
+
+TEST_P(DispatcherTest, WhatIsResumedForgetsThePagesOfBeforeAndNobodyElseDoes) {
+  CollectorsConfig config;
+  config.page_options.cross_cpu = {.enabled = true, .sample_one_in = 1, .max_pages = 1024};
+  DispatchRig rig(GetParam(), 2, {}, config);
+  const auto pairs = [&] {
+    rig.SettleCommon(5000);
+    const Families families = rig.Export();
+    return Value(families, "kmem_page_same_cpu_frees_total") +
+           Value(families, "kmem_page_cross_cpu_frees_total");
+  };
+  const HeapPage alloc = rig.MakeRecord("mm_page_alloc", {{"pfn", 77}});
+  const HeapPage free = rig.MakeRecord("mm_page_free", {{"pfn", 77}});
+  rig.OnRecord(alloc, 0, 1000);
+  rig.dispatcher().Resume(TracepointOf(rig, "kfree"));
+  rig.OnRecord(free, 0, 1001);
+  EXPECT_EQ(pairs(), 1);
+  for (const char* const resumed : {"mm_page_alloc", "mm_page_free"}) {
+    rig.OnRecord(alloc, 0, 1002);
+    EXPECT_EQ(pairs(), 1);
+    rig.dispatcher().Resume(TracepointOf(rig, resumed));
+    rig.OnRecord(free, 0, 1003);
+    EXPECT_EQ(pairs(), 1) << resumed;
+  }
 }
 
 TEST(DispatcherOf5_10Test, WithoutThePercpuRefillFieldOrderZeroIsARefill) {

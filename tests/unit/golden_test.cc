@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <fstream>
 #include <memory>
+#include <optional>
 #include <set>
 #include <sstream>
 #include <string>
@@ -126,6 +127,19 @@ TEST(GoldenOverheadTest, TheExpositionIsTheGoldenOne) {
   AppendOverheadMetrics(state, collectors, "bpf", families);
   ExpectGolden(Serialize(families, TextFormat::kPrometheus),
                std::string(KMEM_TEST_GOLDEN) + "/overhead.prom");
+}
+
+// A rate of 0 would say that it is sampled.
+TEST(GoldenOverheadTest, ACollectorWithoutATracepointInUseHasNoTimeTraced) {
+  const TraceCollectors collectors = MakeTraceCollectors({});
+  EventState state;
+  state.overhead.emplace().traced_seconds = {2.5, std::nullopt, 100, 100};
+  Families families;
+  AppendOverheadMetrics(state, collectors, "bpf", families);
+  const std::string text = Serialize(families, TextFormat::kPrometheus);
+  EXPECT_EQ(text.find("kmem_exporter_traced_seconds_total{collector=\"page\""), std::string::npos);
+  EXPECT_NE(text.find("kmem_exporter_traced_seconds_total{collector=\"pcp\"} 100"),
+            std::string::npos);
 }
 
 // Those that every kernel has, of the metric contract.

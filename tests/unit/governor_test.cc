@@ -1,180 +1,22 @@
-// The governor against simulated loads: what it would have traced, and what that would have cost.
+// The governor against simulated loads.
 #include "exporter/governor.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <functional>
-#include <numeric>
+#include <array>
+#include <cmath>
 #include <random>
 #include <vector>
+
+#include "governor_simulation.h"
 
 namespace kmem {
 namespace {
 
-constexpr double kEventCost = 50e-9;
-constexpr double kReaderCost = 10e-9;
-constexpr double kToggleCost = 0.0025;  // of enabling, and of disabling
-constexpr double kBudget = 0.02;        // 1 % of two CPUs
-constexpr double kProbed = 0.3;         // of the events, by a probe's tracepoint
-constexpr double kBuffer = 1e12;        // events that are not lost, in a step
-
-// Events per second of each group while time passes.
-using Rates = std::function<std::vector<double>(double now)>;
-
-class Simulation {
- public:
-  Simulation(std::vector<Sampling> groups, Rates rates, double budget = kBudget)
-      : rates_(std::move(rates)),
-        traced_(groups.size(), 1),
-        window_(groups.size()),
-        governor_({.budget = budget, .event_cost_seconds = kEventCost, .seed = 7}, groups) {
-    reading_.now = 1000;
-    reading_.events.resize(groups.size());
-    true_events_.resize(groups.size());
-    estimate_.resize(groups.size());
-    changes_.resize(groups.size());
-    toggles_.resize(groups.size());
-    for (Window& window : window_) window.last_end = reading_.now;
-    end_ = reading_.now;
-  }
-
-  // Events of all groups beyond which a second of tracing loses some.
-  void LoseBeyond(double events_per_second) { capacity_ = events_per_second; }
-  // Events cost so many times what was measured, as every window shows.
-  void CostTimes(double ratio) { cost_ratio_ = ratio; }
-
-  void Run(double seconds) {
-    end_ += seconds;
-    while (reading_.now < end_) Step();
-  }
-
-  [[nodiscard]] double now() const { return reading_.now; }
-  [[nodiscard]] bool sampled(std::size_t group) const { return governor_.sampled(group); }
-  [[nodiscard]] double spent() const { return spent_; }
-  [[nodiscard]] int changes(std::size_t group) const { return changes_[group]; }
-  [[nodiscard]] int toggles(std::size_t group) const { return toggles_[group]; }
-  [[nodiscard]] double true_events(std::size_t group) const { return true_events_[group]; }
-  [[nodiscard]] double estimate(std::size_t group) const {
-    const Window& window = window_[group];
-    const double counted = static_cast<double>(reading_.events[group]);
-    return sampled(group) ? estimate_[group] : estimate_[group] + counted - window.events;
-  }
-
- private:
-  struct Window {
-    double begin = 0;
-    double last_end = 0;
-    double events = 0;  // at its begin; of a group that is exact, when it became that
-    double events_at_last_end = 0;
-    std::uint64_t lost = 0;
-  };
-
-  void Step() {
-    const auto actions = governor_.Tick(reading_);
-    for (const auto& action : actions) Do(action);
-    Pass(std::min(governor_.next_tick(), end_) - reading_.now);
-  }
-
-  // Events happen in steps of a few milliseconds, until so many seconds are over.
-  void Pass(double seconds) {
-    double left = std::max(seconds, 0.0005);
-    while (left > 0) {
-      const double step = std::min(left, 0.005);
-      const std::vector<double> rates = rates_(reading_.now);
-      double traced = 0;
-      for (std::size_t i = 0; i < rates.size(); ++i) {
-        true_events_[i] += rates[i] * step;
-        traced += rates[i] * step * traced_[i];
-      }
-      const double kept = traced <= capacity_ * step ? 1 : capacity_ * step / traced;
-      for (std::size_t i = 0; i < rates.size(); ++i) {
-        const double counted = rates[i] * step * traced_[i] * kept;
-        reading_.events[i] += static_cast<std::uint64_t>(counted);
-      }
-      reading_.lost += static_cast<std::uint64_t>(traced * (1 - kept));
-      spent_ += traced * (kEventCost * cost_ratio_ + kReaderCost);
-      reading_.reader_seconds += traced * kReaderCost;
-      reading_.now += step;
-      left -= step;
-    }
-  }
-
-  void Do(const Governor::Action& action) {
-    using Kind = Governor::Action::Kind;
-    Window& window = window_[action.group];
-    const auto counted = static_cast<double>(reading_.events[action.group]);
-    if (action.kind == Kind::kOpen) {
-      EXPECT_EQ(traced_[action.group], kProbed) << "no probe before";
-    }
-    if (action.kind != Kind::kStop) {
-      spent_ += kToggleCost;
-      reading_.toggle_seconds += kToggleCost;
-      ++toggles_[action.group];
-      Pass(kToggleCost);
-    }
-    switch (action.kind) {
-      case Kind::kProbe:
-        EXPECT_EQ(traced_[action.group], 0);
-        traced_[action.group] = kProbed;
-        governor_.Began(action.group, reading_.now);
-        break;
-      case Kind::kStart:
-        estimate_[action.group] += counted - window.events;
-        window.events_at_last_end = static_cast<double>(reading_.events[action.group]);
-        window.last_end = reading_.now;
-        traced_[action.group] = 0;
-        ++changes_[action.group];
-        break;
-      case Kind::kOpen:
-        window.begin = reading_.now;
-        window.events = static_cast<double>(reading_.events[action.group]);
-        window.lost = reading_.lost;
-        traced_[action.group] = 1;
-        governor_.Began(action.group, reading_.now);
-        break;
-      case Kind::kClose:
-      case Kind::kStop: {
-        const auto now_counted = static_cast<double>(reading_.events[action.group]);
-        const double events = now_counted - window.events;
-        const double seconds = reading_.now - window.begin;
-        estimate_[action.group] += events * (reading_.now - window.last_end) / seconds;
-        const double strays = window.events - window.events_at_last_end;
-        window.last_end = reading_.now;
-        window.events = window.events_at_last_end = now_counted;
-        traced_[action.group] = action.kind == Kind::kStop ? 1 : 0;
-        if (action.kind == Kind::kStop) ++changes_[action.group];
-        governor_.WindowEnded(action.group, {.now = reading_.now,
-                                             .seconds = seconds,
-                                             .events = static_cast<std::uint64_t>(events),
-                                             .lost = reading_.lost - window.lost,
-                                             .strays = static_cast<std::uint64_t>(strays),
-                                             .cost_ratio = cost_ratio_});
-        break;
-      }
-    }
-  }
-
-  Rates rates_;
-  double capacity_ = kBuffer;
-  double cost_ratio_ = 1;
-  Governor::Reading reading_;
-  double end_ = 0;
-  double spent_ = 0;
-  std::vector<double> traced_;  // share of the events, by group
-  std::vector<Window> window_;
-  std::vector<double> true_events_;
-  std::vector<double> estimate_;
-  std::vector<int> changes_;
-  std::vector<int> toggles_;
-  Governor governor_;
-};
-
-constexpr double kStorm = 20e6;
-constexpr double kQuiet = 20e3;
-
 Rates Steady(double slab, double page = 1000) {
-  return [=](double) { return std::vector<double>{slab, page}; };
+  return [=](double) { return GroupRates{slab, page}; };
 }
 
 std::vector<Sampling> SlabAndPage() { return {Sampling::kFirst, Sampling::kLast}; }
@@ -187,23 +29,42 @@ TEST(GovernorTest, LeavesALoadAloneThatTheBudgetCovers) {
   EXPECT_EQ(simulation.toggles(0), 0);
 }
 
-TEST(GovernorTest, SamplesWithinFiveSecondsOfAStormAndIsExactWithinThirtyAfterIt) {
-  for (double storm = 1e6; storm < 100e6; storm *= 3) {
-    const double begin = 1060.3;
-    Simulation simulation(SlabAndPage(), [=](double now) {
-      const bool on = now >= begin && now < begin + 120;
-      return std::vector<double>{on ? storm : kQuiet, 1000};
-    });
-    simulation.Run(begin - 1000);
-    EXPECT_FALSE(simulation.sampled(0));
-    simulation.Run(5);
-    EXPECT_TRUE(simulation.sampled(0)) << storm;
-    simulation.Run(115);
-    EXPECT_TRUE(simulation.sampled(0)) << storm;
-    simulation.Run(30);
-    EXPECT_FALSE(simulation.sampled(0)) << storm;
-    EXPECT_EQ(simulation.changes(0), 2) << storm;
-    EXPECT_EQ(simulation.changes(1), 0) << storm;
+class GovernorBudgetTest : public testing::TestWithParam<double> {
+ protected:
+  // Events a second that take so many times the budget.
+  [[nodiscard]] static double Rate(double times) {
+    return times * GetParam() / (kEventCost + kReaderCost);
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(, GovernorBudgetTest, testing::Values(0.002, 0.005, 0.01, 0.02, 0.64));
+
+TEST_P(GovernorBudgetTest, SamplesWithinFiveSecondsOfEachStormAndIsExactWithinThirtyAfterIt) {
+  for (double storm = 1.5; Rate(storm) < 200e6; storm *= 1.9) {
+    for (double length = 112; length < 121; length += 0.7) {
+      // The second one comes soon after the first.
+      const std::array begins{1060.3, 1060.3 + length + 40};
+      Simulation simulation(
+          SlabAndPage(),
+          [&](double now) {
+            const bool on = std::ranges::any_of(
+                begins, [&](double begin) { return now >= begin && now < begin + length; });
+            return GroupRates{Rate(on ? storm : 0.4), Rate(0.02)};
+          },
+          GetParam());
+      for (const double begin : begins) {
+        simulation.Run(begin - simulation.now());
+        ASSERT_FALSE(simulation.sampled(0)) << storm << " times the budget";
+        simulation.Run(5);
+        ASSERT_TRUE(simulation.sampled(0)) << storm << " times the budget";
+        simulation.Run(begin + length - simulation.now());
+        ASSERT_TRUE(simulation.sampled(0)) << storm << " times the budget";
+        simulation.Run(30);
+        ASSERT_FALSE(simulation.sampled(0)) << storm << " times the budget";
+      }
+      EXPECT_EQ(simulation.changes(0), 4) << storm << " times the budget";
+      EXPECT_EQ(simulation.changes(1), 0) << storm << " times the budget";
+    }
   }
 }
 
@@ -230,6 +91,24 @@ TEST(GovernorTest, KeepsTheBudgetWhereEventsCostMoreThanWasMeasured) {
   EXPECT_GE(share, kBudget * 0.6);
 }
 
+TEST(GovernorTest, RemembersForMinutesThatEventsCostMoreThanWasMeasured) {
+  const double full = kBudget / (kEventCost + kReaderCost);
+  for (const double quiet_seconds : {60.0, 900.0}) {
+    Simulation simulation(SlabAndPage(), [=](double now) {
+      const bool storm = now < 1060;
+      const bool quiet = now < 1060 + quiet_seconds;
+      return GroupRates{full * (storm ? 10 : quiet ? 0.2 : 0.6), 1000};
+    });
+    simulation.CostTimes(2.5);
+    simulation.Run(60 + quiet_seconds);
+    EXPECT_FALSE(simulation.sampled(0));
+    simulation.Run(5);
+    EXPECT_EQ(simulation.sampled(0), quiet_seconds < 300);
+    simulation.Run(1800);
+    EXPECT_LE(simulation.changes(0), 3);
+  }
+}
+
 TEST(GovernorTest, EstimatesASteadyStormWithinTwoPercentOverFiveMinutes) {
   for (double storm = 1e6; storm < 100e6; storm *= 3) {
     Simulation simulation(SlabAndPage(), Steady(storm));
@@ -239,6 +118,25 @@ TEST(GovernorTest, EstimatesASteadyStormWithinTwoPercentOverFiveMinutes) {
     simulation.Run(300);
     EXPECT_NEAR((simulation.estimate(0) - estimate) / (simulation.true_events(0) - truth), 1, 0.02)
         << storm;
+  }
+}
+
+// With the smaller budgets windows are as far apart as they get.
+TEST_P(GovernorBudgetTest, ShowsASteadyStormWithinFivePercentOverAMinute) {
+  for (std::uint64_t seed = 1; seed <= 10; ++seed) {
+    Simulation simulation(
+        SlabAndPage(),
+        [](double) {
+          return GroupRates{Rate(20), Rate(0.02)};
+        },
+        GetParam(), seed);
+    simulation.Run(60);
+    for (int minute = 0; minute < 10; ++minute) {
+      const double truth = simulation.true_events(0);
+      const double shown = simulation.shown(0);
+      simulation.Run(60 + 0.7 * minute);
+      EXPECT_NEAR((simulation.shown(0) - shown) / (simulation.true_events(0) - truth), 1, 0.05);
+    }
   }
 }
 
@@ -252,7 +150,7 @@ TEST(GovernorTest, NeverTogglesMoreOftenThanItPromises) {
     const double change = std::uniform_real_distribution<double>(0.1, 30)(random);
     Simulation simulation(SlabAndPage(), [&](double now) {
       const auto at = static_cast<std::size_t>(now / change) % rates.size();
-      return std::vector<double>{rates[at], rates[(at * 7) % rates.size()] / 50};
+      return GroupRates{rates[at], rates[(at * 7) % rates.size()] / 50};
     });
     simulation.Run(600);
     for (const std::size_t group : {std::size_t{0}, std::size_t{1}}) {
@@ -270,12 +168,23 @@ TEST(GovernorTest, DoesNotSwingAtTheEdgeOfTheBudget) {
     std::mt19937_64 random(5);
     std::normal_distribution<double> noise(1, 0.05);
     Simulation simulation(SlabAndPage(), [&](double) {
-      return std::vector<double>{share * kBudget / (kEventCost + kReaderCost) * noise(random),
-                                 1000.0};
+      return GroupRates{share * kBudget / (kEventCost + kReaderCost) * noise(random), 1000.0};
     });
     simulation.Run(1800);
     EXPECT_LE(simulation.changes(0), 2) << share;
   }
+}
+
+TEST(GovernorTest, HasTheBudgetOfTheCpusThatAreOnline) {
+  Simulation simulation(SlabAndPage(), Steady(0.5 * kBudget / (kEventCost + kReaderCost)));
+  simulation.Run(60);
+  EXPECT_FALSE(simulation.sampled(0));
+  simulation.SetBudget(kBudget / 2);
+  simulation.Run(5);
+  EXPECT_TRUE(simulation.sampled(0));
+  simulation.SetBudget(kBudget);
+  simulation.Run(60);
+  EXPECT_FALSE(simulation.sampled(0));
 }
 
 TEST(GovernorTest, SamplesPagesLast) {
@@ -292,29 +201,123 @@ TEST(GovernorTest, SamplesPagesLast) {
 }
 
 TEST(GovernorTest, NeverSamplesWhatCanNotBe) {
-  Simulation simulation({Sampling::kNever, Sampling::kLast}, Steady(kStorm, kQuiet));
-  simulation.LoseBeyond(1e6);
+  Simulation simulation({Sampling::kNever, Sampling::kLast}, Steady(kStorm, kStorm));
   simulation.Run(300);
   EXPECT_EQ(simulation.changes(0), 0);
+  EXPECT_TRUE(simulation.sampled(1));
 }
 
-TEST(GovernorTest, SamplesWhatLosesEventsThoughTheBudgetWouldCoverIt) {
-  Simulation simulation(SlabAndPage(), Steady(kStorm), 2.0);
-  simulation.LoseBeyond(kStorm / 2);
-  simulation.Run(5);
-  EXPECT_TRUE(simulation.sampled(0));
-  simulation.Run(600);
-  EXPECT_TRUE(simulation.sampled(0));
-  EXPECT_EQ(simulation.changes(0), 1);
+TEST(GovernorTest, SparesWhoDoesNotLoseEventsWhereWhoDoesIsNeverSampled) {
+  for (const double budget : {kBudget, 2.0}) {
+    Simulation simulation({Sampling::kNever, Sampling::kLast}, Steady(kStorm, kQuiet), budget);
+    simulation.LoseBeyond(1e6);
+    simulation.Run(300);
+    EXPECT_EQ(simulation.changes(0), 0);
+    EXPECT_EQ(simulation.changes(1), 0);
+    EXPECT_THAT(simulation.losers(), testing::ElementsAre(0));
+  }
 }
 
-TEST(GovernorTest, ComesAndGoesSeldomWithBursts) {
-  Simulation simulation(SlabAndPage(), [](double now) {
-    return std::vector<double>{std::fmod(now, 10) < 5 ? kStorm : kQuiet, 1000};
-  });
-  simulation.Run(1800);
-  EXPECT_LE(simulation.changes(0), 20);
-  EXPECT_NEAR(simulation.estimate(0) / simulation.true_events(0), 1, 0.15);
+// It is over its share: its windows are those of the budget, whatever the other group loses.
+TEST(GovernorTest, LossesOfAnotherGroupDoNotShortenWindows) {
+  const double rate = 0.5 * kBudget / (kEventCost + kReaderCost);
+  const auto estimate_of = [rate](double capacity) {
+    Simulation simulation({Sampling::kNever, Sampling::kLast}, Steady(kStorm, rate));
+    simulation.LoseBeyond(capacity);
+    simulation.Run(60);
+    EXPECT_TRUE(simulation.sampled(1));
+    const double traced = simulation.traced_seconds(1);
+    simulation.Run(300);
+    return simulation.traced_seconds(1) - traced;
+  };
+  EXPECT_GE(estimate_of(kStorm / 2), 0.8 * estimate_of(kBuffer));
+}
+
+TEST(GovernorTest, SamplesWhatLosesEventsWhateverTheBudget) {
+  for (const double budget : {kBudget, 0.5, 2.0, 20.0}) {
+    Simulation simulation(SlabAndPage(), Steady(kStorm), budget);
+    simulation.LoseBeyond(kStorm / 2);
+    simulation.Run(5);
+    EXPECT_TRUE(simulation.sampled(0)) << budget;
+    const double traced = simulation.traced_seconds(0);
+    simulation.Run(600);
+    EXPECT_TRUE(simulation.sampled(0)) << budget;
+    EXPECT_LT(simulation.traced_seconds(0) - traced, 0.9 * 600) << budget;
+    EXPECT_EQ(simulation.changes(0), 1) << budget;
+    EXPECT_EQ(simulation.changes(1), 0) << budget;
+  }
+}
+
+TEST(GovernorTest, SamplesWhoLosesEventsBesideABusierOneThatIsSampled) {
+  for (const double budget : {1.0, 20.0}) {  // over it, and not
+    Simulation simulation(SlabAndPage(), Steady(kStorm, kStorm / 4), budget);
+    simulation.LoseBeyond(kStorm / 5);
+    simulation.Run(10);
+    EXPECT_TRUE(simulation.sampled(0)) << budget;
+    EXPECT_TRUE(simulation.sampled(1)) << budget;
+  }
+}
+
+// The buffer holds a tenth of a second of the storm, and windows of the budget would be longer.
+TEST(GovernorTest, EndsTheLossesOfWindows) {
+  Simulation simulation(SlabAndPage(), Steady(kStorm), 1.0);
+  simulation.LoseBeyond(kStorm / 10, kStorm / 10);
+  simulation.Run(60);
+  EXPECT_TRUE(simulation.sampled(0));
+  simulation.ForgetLosses();
+  simulation.Run(500);
+  EXPECT_LT(simulation.lost_share(), 0.001);
+  EXPECT_GE(simulation.traced_seconds(0), 500 / 2 * 0.03);
+}
+
+// As docs/accuracy.md derives it.
+TEST(GovernorTest, EstimatesBurstsWithinTheErrorThatIsDocumented) {
+  constexpr int kSeeds = 20;
+  constexpr double kSeconds = 600;
+  for (const double budget : {0.005, kBudget}) {
+    for (const double cycle : {1.0, 2.0, 2.67, 4.0, 6.0, 10.0, 30.0}) {
+      for (const double part : {0.5, 0.1}) {
+        const Rates rates = [=](double now) {
+          return GroupRates{std::fmod(now, cycle) < part * cycle ? kStorm : kQuiet, 1000};
+        };
+        double sum = 0;
+        double squares = 0;
+        double period = 0;
+        for (std::uint64_t seed = 0; seed < kSeeds; ++seed) {
+          Simulation simulation(SlabAndPage(), rates, budget, seed);
+          simulation.Run(60);
+          const double truth = simulation.true_events(0);
+          const double estimate = simulation.estimate(0);
+          simulation.Run(kSeconds);
+          const double error =
+              (simulation.estimate(0) - estimate) / (simulation.true_events(0) - truth) - 1;
+          sum += error;
+          squares += error * error;
+          period += simulation.period(0) / kSeeds;
+        }
+        const double derived = std::sqrt((1 - part) / part) * std::sqrt(period / kSeconds);
+        EXPECT_LE(std::abs(sum / kSeeds), 0.01 + 3 * derived / std::sqrt(kSeeds))
+            << part << " of " << cycle << " s, budget " << budget;
+        EXPECT_LE(std::sqrt(squares / kSeeds), 1.5 * derived)
+            << part << " of " << cycle << " s, budget " << budget;
+      }
+    }
+  }
+}
+
+TEST_P(GovernorBudgetTest, ComesAndGoesSeldomWithBursts) {
+  for (const double cycle : {1.0, 2.0, 10.0, 30.0}) {
+    for (const double part : {0.5, 0.1}) {
+      Simulation simulation(
+          SlabAndPage(),
+          [=](double now) {
+            return GroupRates{Rate(std::fmod(now, cycle) < part * cycle ? 30 : 0.1), Rate(0.02)};
+          },
+          GetParam());
+      simulation.Run(1800);
+      EXPECT_LE(simulation.changes(0), 18) << part << " of " << cycle << " s";
+    }
+  }
 }
 
 }  // namespace

@@ -18,37 +18,61 @@ namespace {
 
 constexpr std::uint64_t kOne = UINT64_C(1) << 32;
 
-TEST(ScaledCounterTest, ShowsWhatTheWindowStandsForAndNotWhatCameBeforeIt) {
-  ScaledCounter counter{.shown = 100, .begin = 110};
-  EXPECT_EQ(counter.Show(130, true), 120U);  // the window goes on
-  counter.EndWindow(150, 20 * kOne);         // 40 in the window, for 800
-  EXPECT_EQ(counter.Show(155, false), 900U);
+TEST(ScaledCounterTest, ShowsBitByBitWhatTheWindowStandsForAndNotWhatCameBeforeIt) {
+  ScaledCounter counter{.known = 100, .from = 100, .begin = 110};
+  EXPECT_EQ(counter.Show(130, false, kOne), 100U);  // the window goes on
+  counter.EndWindow(150, 20 * kOne, kOne);          // 40 in the window, for 800
+  EXPECT_EQ(counter.Show(155, false, 0), 100U);
+  EXPECT_EQ(counter.Show(155, false, kOne / 2), 500U);
+  EXPECT_EQ(counter.Show(155, false, kOne), 900U);
 }
 
 TEST(ScaledCounterTest, LosesNothingByRounding) {
   ScaledCounter counter;
   for (std::uint64_t count = 1; count <= 3'000'000; ++count)
-    counter.EndWindow(count, kOne + kOne / 3);
-  EXPECT_NEAR(static_cast<double>(counter.shown), 4e6, 1);
+    counter.EndWindow(count, kOne + kOne / 3, kOne);
+  EXPECT_NEAR(static_cast<double>(counter.known), 4e6, 1);
 }
 
 TEST(ScaledCounterTest, StaysAsItIsWhereEverythingWasTraced) {
   ScaledCounter counter;
   for (std::uint64_t count = 0; count < 100; ++count) {
-    counter.EndWindow(count, kOne);
-    EXPECT_EQ(counter.Show(count, true), count);
+    counter.EndWindow(count, kOne, kOne);
+    EXPECT_EQ(counter.Show(count, true, kOne), count);
   }
 }
 
-TEST(ScaledCounterTest, NeverFallsWhereAScrapeSawMoreThanTheWindowHas) {
+TEST(ScaledCounterTest, NeverFallsWhereAScrapeSawMoreThanCounts) {
   ScaledCounter counter;
-  EXPECT_EQ(counter.Show(13, true), 13U);  // three of them after the window's end
-  counter.EndWindow(10, kOne);
-  EXPECT_EQ(counter.Show(13, false), 13U);
+  EXPECT_EQ(counter.Show(13, true, kOne), 13U);
+  counter.Start(10, kOne);  // three of them after it
+  EXPECT_EQ(counter.Show(13, false, kOne), 13U);
   counter.begin = 20;
-  EXPECT_EQ(counter.Show(5, true), 13U);  // of a moment before the window
-  counter.EndWindow(30, 2 * kOne);
-  EXPECT_EQ(counter.Show(30, false), 30U);
+  counter.EndWindow(30, 2 * kOne, kOne);
+  EXPECT_EQ(counter.Show(30, false, 0), 13U);
+  EXPECT_EQ(counter.Show(30, false, kOne), 30U);
+}
+
+// Windows of a steady load, which end at random: what is shown lags behind by always the same.
+TEST(ScaledCounterTest, GrowsSteadilyHoweverFarApartTheWindowsAre) {
+  constexpr std::uint64_t kMs = 1'000'000;
+  std::mt19937_64 random(2);
+  ScaledCounter counter;
+  Spread spread;
+  std::uint64_t now_ns = 0;
+  for (int window = 0; window < 50; ++window) {
+    const std::uint64_t period_ns = (400 + random() % 400) * 10 * kMs;
+    for (const std::uint64_t at : {period_ns / 3, period_ns}) {
+      const std::uint64_t shown = counter.Show(0, false, spread.PartAt(now_ns + at));
+      const auto lag = static_cast<double>((now_ns + at) / kMs - shown);
+      EXPECT_NEAR(lag, 8000, window < 10 ? 8000 : 3) << window;
+    }
+    now_ns += period_ns;
+    // An event each millisecond, of which one in ten is counted.
+    counter.begin = 0;
+    counter.EndWindow(period_ns / kMs / 10, 10 * kOne, spread.PartAt(now_ns));
+    spread = {.begin_ns = now_ns, .length_ns = 8000 * kMs};
+  }
 }
 
 class ScalerTest : public testing::Test {
@@ -98,6 +122,26 @@ class ScalerTest : public testing::Test {
   std::vector<SampleGroup> groups_;
   std::optional<Scaler> scaler_;
 };
+
+// The edge is that of a reading; events go on being counted until the programs are detached.
+TEST_F(ScalerTest, NothingFallsWhereAScrapeCameAfterTheEdgeAndBeforeTheStart) {
+  Kmalloc(0, 100, 0x1000);
+  scaler_->Expect(GroupOf("slab"));
+  EventState edge = State();
+  Kmalloc(0, 100, 0x1000);
+  Kmalloc(1, 50, 0x2000);
+  const EventState seen = Scaled();
+  scaler_->Start(GroupOf("slab"), edge);
+  const EventState after = Scaled();
+  const auto requested = [](const EventState& state, std::uint32_t cpu) {
+    return state.tallies[0].At<slab_tally>(cpu).counts.kmalloc.alloc.requested_bytes;
+  };
+  EXPECT_EQ(requested(seen, 0), 200U);
+  EXPECT_EQ(requested(after, 0), 200U);
+  EXPECT_EQ(requested(after, 1), 50U);
+  EXPECT_EQ(after.tallies[0].common, seen.tallies[0].common);
+  EXPECT_EQ(after.tracepoints[0].untraced, seen.tracepoints[0].untraced);
+}
 
 TEST_F(ScalerTest, GroupsWhatSharesATracepointAndSparesFragmentation) {
   EXPECT_NE(GroupOf("slab"), GroupOf("page"));
@@ -151,7 +195,7 @@ TEST_F(ScalerTest, ScalesCountersAndNothingElse) {
   Kmalloc(1, 100, 0x1000);
   Kmalloc(1, 200, 0x2000);
   state = State();
-  scaler_->EndWindow(slab, state, 10, false);
+  scaler_->EndWindow(slab, state, 10, false, 0);
   const EventState scaled = Scaled();
   const auto& cpu1 = scaled.tallies[0].At<slab_tally>(1);
   EXPECT_EQ(cpu1.counts.kmalloc.alloc.allocations, 20U);
@@ -163,6 +207,17 @@ TEST_F(ScalerTest, ScalesCountersAndNothingElse) {
     EXPECT_EQ(static_cast<std::uint32_t>(site.slot.values[SLAB_SITE_SIZES]),
               site.slot.key == 0x1000 ? 100U : 200U);
   }
+}
+
+TEST_F(ScalerTest, ShowsNoNonsenseOfAWindowWithoutLength) {
+  const std::size_t slab = GroupOf("slab");
+  EventState state = State();
+  scaler_->Start(slab, state);
+  scaler_->BeginWindow(slab, state);
+  Kmalloc(1, 100, 0x1000);
+  state = State();
+  scaler_->EndWindow(slab, state, 1e12, false, 0);
+  EXPECT_EQ(Scaled().tallies[0].At<slab_tally>(1).counts.kmalloc.alloc.allocations, 1'000'000U);
 }
 
 // All samples of counters and of histograms' buckets, sums and counts, by name and labels.
@@ -200,7 +255,9 @@ TEST_F(ScalerTest, NothingFallsAndSumsHoldWhateverHappens) {
     for (std::uint64_t i = 0; i < (open ? events : events % 3); ++i) {
       Kmalloc(static_cast<std::uint32_t>(random() % 2), random() % 9000, random() % 90 + 1);
     }
+    now_ns += 11'000'000'000;
     EventState state = State();
+    state.taken_at_ns = now_ns;
     if (!sampled && random() % 20 == 0) {
       scaler_->Start(slab, state);
       sampled = true;
@@ -211,10 +268,12 @@ TEST_F(ScalerTest, NothingFallsAndSumsHoldWhateverHappens) {
     } else if (sampled && random() % 2 == 0) {
       sampled = random() % 10 != 0;
       open = !sampled;
-      scaler_->EndWindow(slab, state, 1 + static_cast<double>(random() % 5000) / 100, open);
+      scaler_->EndWindow(slab, state, 1 + static_cast<double>(random() % 5000) / 100, open,
+                         static_cast<double>(random() % 60));
     }
-    EventState scaled = Scaled();
-    now_ns += 11'000'000'000;
+    EventState scaled = State();
+    scaled.taken_at_ns = now_ns;
+    scaler_->Apply(scaled);
     scaled.tallies[0].taken_at_ns = now_ns;
     Families out;
     AppendTracepointMetrics(scaled, out);
@@ -230,9 +289,9 @@ TEST_F(ScalerTest, NothingFallsAndSumsHoldWhateverHappens) {
     EXPECT_EQ(values.at(sizes + "count"), values.at(sizes + "inf"));
     EXPECT_EQ(values.at(sizes + "sum"),
               values.at("kmem_slab_requested_bytes_total,allocator=kmalloc"));
-    // Each of the buckets' words carries a remainder of its own.
+    // Each of the buckets' words carries remainders of its own.
     EXPECT_NEAR(values.at(sizes + "count"),
-                values.at("kmem_slab_allocations_total,allocator=kmalloc"), 2 * SLAB_SIZE_BUCKETS);
+                values.at("kmem_slab_allocations_total,allocator=kmalloc"), 4 * SLAB_SIZE_BUCKETS);
   }
 }
 

@@ -86,7 +86,7 @@ class LargeMachine : public EventSource {
     for (const std::string& event : WantedEvents(collectors, {})) {
       if (formats.Has(event)) dispatcher_.Bind(event, formats);
     }
-    state_.overhead.emplace().traced_seconds.resize(collectors.size());
+    state_.overhead.emplace().traced_seconds.assign(collectors.size(), 0);
     dispatcher_.ReadCommon(1);
     FillTables(kernel);
     dispatcher_.ReadCommon(UINT64_C(60'000'000'000));

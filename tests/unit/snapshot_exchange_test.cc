@@ -178,9 +178,9 @@ TEST(EventStateTest, LossesAndErrorsAreCountedWhereTheyBelong) {
   state.Count(RecordError::kLossUncounted);
   state.Count(RecordError::kLossUncounted);
   state.Count(Interference::kClock);
-  using Losses = std::array<std::uint64_t, 3>;
-  EXPECT_EQ(state.cpus[0].lost, (Losses{0, 0, 1}));
-  EXPECT_EQ(state.cpus[1].lost, (Losses{0, 7, 0}));
+  using Losses = std::array<std::uint64_t, 4>;
+  EXPECT_EQ(state.cpus[0].lost, (Losses{0, 0, 1, 0}));
+  EXPECT_EQ(state.cpus[1].lost, (Losses{0, 7, 0, 0}));
   EXPECT_EQ(state.record_errors, (std::array<std::uint64_t, 9>{0, 0, 0, 0, 0, 1, 0, 0, 2}));
   EXPECT_EQ(state.interference, (std::array<std::uint64_t, 4>{0, 0, 0, 1}));
 }
@@ -192,6 +192,7 @@ TEST(EventStateTest, NamesStandInTheOrderOfTheirEnums) {
   EXPECT_EQ(name(LossReason::kOverrun, kLossReasons), "overrun");
   EXPECT_EQ(name(LossReason::kDropped, kLossReasons), "dropped");
   EXPECT_EQ(name(LossReason::kCommitOverrun, kLossReasons), "commit_overrun");
+  EXPECT_EQ(name(LossReason::kTaken, kLossReasons), "taken");
   EXPECT_EQ(name(RecordError::kPageTooShort, kRecordErrors), "page_too_short");
   EXPECT_EQ(name(RecordError::kCommitBeyondPage, kRecordErrors), "commit_beyond_page");
   EXPECT_EQ(name(RecordError::kRecordBeyondData, kRecordErrors), "record_beyond_data");
