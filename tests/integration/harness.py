@@ -21,6 +21,11 @@ PROGRAM = os.path.abspath(os.environ.get("KMEM_EXPORTER",
 TRACES = f"{REPOSITORY}/tests/data/traces"
 TIME_SCALE = float(os.environ.get("KMEM_TEST_TIME_SCALE", "1"))
 NOBODY = 65534
+# How Prometheus 3 asks for metrics.
+PROMETHEUS = {"Accept": "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,"
+                        "application/openmetrics-text;version=0.0.1;q=0.5,"
+                        "text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
+              "Accept-Encoding": "gzip"}
 
 only_where_speed_counts = unittest.skipIf(
     TIME_SCALE != 1, "the targets of speed and memory are not meant for this build")

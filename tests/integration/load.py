@@ -1,6 +1,7 @@
 """Loads that make kmem events fire."""
 import mmap
 import os
+import signal
 import time
 
 PIPE_PAIR_EVENTS = 12  # a pair of pipe2 and close makes at least so many slab events
@@ -35,3 +36,36 @@ def storm(seconds):
     while time.monotonic() < end:
         pipes(200)
         pages(1)
+
+
+class Storm:
+    """Does the same over and over on every CPU, and counts what it did: what `do` returns."""
+
+    def __init__(self, do):
+        self._do = do
+        self._cpus = sorted(os.sched_getaffinity(0))
+        # Not by struct.pack_into(), which clears what it writes to first.
+        self._counts = memoryview(mmap.mmap(-1, 8 * len(self._cpus))).cast("Q")
+        self._children = [self._start(place, cpu) for place, cpu in enumerate(self._cpus)]
+
+    def _start(self, place, cpu):
+        child = os.fork()
+        if child != 0:
+            return child
+        try:
+            os.sched_setaffinity(0, {cpu})
+            count, do, parent = 0, self._do, os.getppid()
+            while os.getppid() == parent:
+                count += do()
+                self._counts[place] = count
+        finally:
+            os._exit(0)
+
+    def done(self):
+        return sum(self._counts)
+
+    def stop(self):
+        for child in self._children:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+        self._children = []

@@ -11,6 +11,7 @@ import unittest
 
 import load
 import test_cross_cpu
+import test_idle_cost
 import test_resources
 import test_tracing
 import tracefs
@@ -115,6 +116,10 @@ class Speed(BpfTest, test_resources.Speed):
 
 
 class Memory(BpfTest, test_resources.Memory):
+    pass
+
+
+class IdleCost(BpfTest, test_idle_cost.IdleCost):
     pass
 
 

@@ -23,6 +23,7 @@ class Interference(TracingTest):
         others = exporter.scrape().by("kmem_exporter_interference_total", "kind")
         self.assertEqual({each for each in others if others[each]}, {kind})
         self.assert_counting(exporter)
+        self.assertEqual(exporter.scrape_now().get("kmem_exporter_events_lost_total", reason="taken"), 0)
 
     def reads(self, file):
         return lambda: self.instance.read(file)
@@ -36,6 +37,22 @@ class Interference(TracingTest):
 
     def test_all_events_disabled_are_enabled_again(self):
         self.interfere(self.start(), "disabled", "set_event", "", self.reads("set_event"))
+
+    def test_very_many_events_of_others_are_no_interference(self):
+        exporter = self.start()
+        self.assert_counting(exporter)
+        size = len(self.instance.read("set_event"))
+        # Rare ones, so that their number is all that they add.
+        for system in ("xfs", "ext4", "btrfs", "nfs", "xen", "kvm", "writeback", "jbd2", "cgroup", "iommu", "vmscan",
+                       "io_uring", "mptcp", "cfg80211", "thermal", "power", "block", "scsi", "compaction", "syscalls"):
+            if self.instance.has(f"events/{system}"):
+                self.instance.write(f"events/{system}/enable", "1")
+        text = self.instance.read("set_event")
+        if len(text) < size + 8192:
+            self.skipTest(f"this kernel has {len(text.splitlines())} events only")
+        observe(lambda: not sum(exporter.scrape().by("kmem_exporter_interference_total", "kind").values()), 3,
+                f"no interference:\n{exporter.log()}")
+        self.assert_counting(exporter)
 
     def test_a_cleared_buffer_is_noticed(self):
         self.interfere(self.start(), "cleared", "trace", "", lambda: None)

@@ -19,6 +19,15 @@ class Stopping(TracingTest):
     def test_sigint_removes_the_instance_and_exits_0(self):
         self.assert_stops_clean(self.start(), signal.SIGINT)
 
+    def test_sighup_removes_the_instance_and_exits_0(self):
+        self.assert_stops_clean(self.start(), signal.SIGHUP)
+
+    def test_where_sighup_is_ignored_it_stays_so(self):
+        exporter = self.start(prefix=["nohup"])
+        exporter.kill(signal.SIGHUP)
+        self.assert_counting(exporter)
+        self.assert_stops_clean(exporter, signal.SIGTERM)
+
     def test_sigterm_right_after_the_address_is_logged_stops_clean(self):
         exporter = self.launch()
         exporter.wait_for_address()

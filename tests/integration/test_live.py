@@ -1,6 +1,7 @@
 """Live slab memory by call site, on the live kernel: what is held open is alive, and no more."""
 import contextlib
 import os
+import re
 import select
 import shutil
 import socket
@@ -202,6 +203,18 @@ class Live(TracingTest):
         least = min(same for same, _ in here)
         self.assertLess(min(same for same, _ in there), least / 2)
         self.assertLess(abs(min(cross for _, cross in there) - least), least / 4)
+
+    def test_the_log_says_what_it_costs_that_slab_is_never_sampled(self):
+        overhead = {"budget_percent": 1, "event_cost_ns": 100}
+        live = {"collectors": {"slab": {"live": {"enabled": True}}}}
+        said = r"slab is never sampled while collectors\.slab\.live is on: beyond some (\d+) events/s"
+        exporter = self.start(f"--engine={self.ENGINE}", config={"overhead": overhead, **live})
+        self.assertRegex(exporter.log(), said)
+        events = int(re.search(said, exporter.log()).group(1))
+        self.assertEqual(events, os.sysconf("SC_NPROCESSORS_ONLN") * 100_000)
+        exporter.stop()
+        exporter = self.start(f"--engine={self.ENGINE}", config={"overhead": overhead})
+        self.assertNotIn("never sampled", exporter.log())
 
     def test_it_is_off_by_default(self):
         exporter = self.start(f"--engine={self.ENGINE}")

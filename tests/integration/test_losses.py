@@ -1,22 +1,26 @@
 """What the kernel drops when a buffer overflows is counted, CPU by CPU and to the last event."""
 import os
 import signal
+import subprocess
 
 import load
 import tracefs
-from harness import TracingTest, only_where_speed_counts
+from harness import TracingTest, only_where_speed_counts, wait_until
 
 SMALL = {"buffer_size_kb": 64, "drain_interval_ms": 1000}
 
 
 class Losses(TracingTest):
-    def overflow(self, exporter):
-        """A storm that nobody drains."""
+    def dropped(self):
+        """What the kernel says, since the buffer's last reset."""
+        return sum(self.instance.stats(cpu)["dropped events"] for cpu in self.instance.cpus())
+
+    def overflow(self, exporter, seconds=0.5):
+        """A storm that nobody drains. How many events of it were lost."""
         exporter.kill(signal.SIGSTOP)
         try:
-            load.storm(0.5)
-            dropped = sum(self.instance.stats(cpu)["dropped events"]
-                          for cpu in self.instance.cpus())
+            load.storm(seconds)
+            dropped = self.dropped()
         finally:
             exporter.kill(signal.SIGCONT)
         self.assertGreater(dropped, 0, "the storm was too weak")
@@ -48,6 +52,40 @@ class Losses(TracingTest):
         self.assertEqual(sum(by_cpu.values()), metrics["kmem_exporter_events_lost_total"])
         self.assert_all_accounted_for(exporter)
         self.assert_counting(exporter, pipes=50)
+
+    def test_what_is_lost_once_somebody_cleared_the_buffer_is_counted_once(self):
+        exporter = self.start(config={"tracefs": SMALL})
+        for _ in range(3):
+            self.overflow(exporter)  # more than what follows: so it shows that the kernel counts anew
+            before = exporter.scrape_now()
+            cleared = before.get("kmem_exporter_interference_total", kind="cleared")
+            self.instance.write("trace", "")
+            dropped = self.overflow(exporter, 0.05)
+            exporter.scrape_now()
+            wait_until(lambda: exporter.scrape().get("kmem_exporter_interference_total", kind="cleared") > cleared, 5,
+                       "it is noticed")
+            lost = exporter.scrape_now().get("kmem_exporter_events_lost_total", reason="dropped")
+            lost -= before.get("kmem_exporter_events_lost_total", reason="dropped")
+            self.assertGreaterEqual(lost, dropped)
+            self.assertLessEqual(lost, self.dropped())
+            self.assertEqual(exporter.scrape_now().get("kmem_exporter_events_lost_total", reason="taken"), 0)
+
+    def test_what_somebody_else_reads_out_of_the_instance_is_counted_as_taken(self):
+        exporter = self.start(config={"web": {"per_cpu_detail": True}})
+        self.assertEqual(exporter.scrape_now().get("kmem_exporter_events_lost_total", reason="taken"), 0)
+        with subprocess.Popen(["cat", self.instance.path("trace_pipe")], stdout=subprocess.DEVNULL) as reader:
+            try:
+                load.storm(0.5)
+                wait_until(lambda: exporter.scrape_now().get("kmem_exporter_events_lost_total", reason="taken") > 100, 5,
+                           "the other reader got some")
+            finally:
+                reader.kill()
+        metrics = exporter.scrape_now()
+        self.assert_all_accounted_for(exporter)
+        self.assertEqual(len(exporter.log_lines("somebody else reads events")), 1)
+        taken = metrics.get("kmem_exporter_events_lost_total", reason="taken")
+        self.assert_counting(exporter)
+        self.assertEqual(exporter.scrape_now().get("kmem_exporter_events_lost_total", reason="taken"), taken)
 
     def test_after_a_loss_it_is_said_that_live_memory_is_no_longer_complete(self):
         exporter = self.start(config={"tracefs": SMALL,

@@ -167,6 +167,7 @@ class OfTheLiveKernel(TracingTest):
     def assert_suspects_pipes(self, slab, pipes):
         """Demands that those who made so many pipes that are still open are suspected, with as many objects."""
         if slab["symbols_hidden"]:
+            print("\nSKIPPED: who is suspected: the kernel's addresses are hidden")
             return
         suspects = {row["call_site"]: row for row in slab["live"]["sites"] if row["lasting_objects"]}
         held = pipes * test_live.OBJECTS_OF_A_PIPE
@@ -183,7 +184,8 @@ class OfTheLiveKernel(TracingTest):
     def assert_names_pipes(self, slab, pipes):
         """Demands that the function that makes pipes has its name, however short the report."""
         if slab["symbols_hidden"]:
-            return  # test_names tells when
+            print("\nSKIPPED: the names of call sites: the kernel's addresses are hidden")
+            return
         sites = {row["call_site"]: row for row in slab["call_sites"]}
         self.assertGreaterEqual(sites["alloc_pipe_info"]["allocations"], 2 * pipes)
         self.assertEqual(slab["call_sites"][-1]["call_site"], "other")
@@ -227,7 +229,8 @@ class OfTheLiveKernel(TracingTest):
     def report_with_pipes_held(self, engine, traces):
         """What it says of pipes of which some stay open from the beginning on, and many are closed."""
         room = {"buffer_size_kb": 8192, "buffer_total_max_kb": 131072}
-        report = self.start_report(f"--duration={round(6 * TIME_SCALE)}", "--json", f"--engine={engine}",
+        seconds = round(6 * min(TIME_SCALE, 3))
+        report = self.start_report(f"--duration={seconds}", "--json", f"--engine={engine}",
                                    config={"tracefs": room})
         traces(report)
         with test_live.held_pipes(300):
@@ -249,12 +252,14 @@ class OfTheLiveKernel(TracingTest):
     def test_what_is_opened_at_the_end_is_not_suspected(self):
         report = self.start_report("--duration=600", "--json")
         report.wait_until_it_traces()
-        time.sleep(2 * TIME_SCALE)
+        time.sleep(2 * min(TIME_SCALE, 3))
         with test_live.held_pipes(300):
             time.sleep(0.2 * TIME_SCALE)  # a slow build knows them only by its next drain
             report.process.send_signal(signal.SIGINT)
             slab = json.loads(report.finish(20))["slab"]
-        if not slab["symbols_hidden"]:
+        if slab["symbols_hidden"]:
+            print("\nSKIPPED: who is suspected: the kernel's addresses are hidden")
+        else:
             sites = {row["call_site"]: row for row in slab["live"]["sites"]}
             self.assertGreaterEqual(sites[test_live.PIPES]["objects"], 300 * test_live.OBJECTS_OF_A_PIPE)
             self.assertLess(sites[test_live.PIPES]["lasting_objects"], 300)

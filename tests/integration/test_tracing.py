@@ -60,12 +60,32 @@ class Tracepoints(TracingTest):
         self.assertNotIn("no_such_event", exporter.scrape().events())
         self.assert_counting(exporter)
 
+    def test_without_any_of_them_it_serves_the_rest(self):
+        exporter = self.start(*(f"--no-collector.{name}" for name in ("slab", "page", "pcp", "extfrag")))
+        metrics = exporter.scrape()
+        self.assertEqual(metrics["kmem_exporter_tracing_up"], 1)
+        self.assertNotIn("kmem_tracepoint_events_total", metrics)
+        self.assertIn("kmem_free_blocks", metrics)
+
     def test_collectors_that_are_off_enable_no_events(self):
         exporter = self.start("--no-collector.slab", "--no-collector.page")
         enabled = self.instance.read("set_event").split()
         self.assertNotIn("kmem:kmalloc", enabled)
         self.assertIn("kmem:mm_page_pcpu_drain", enabled)
         self.assertNotIn("kmalloc", exporter.scrape().events())
+
+
+class SubBuffers(TracingTest):
+    def test_they_are_as_large_as_asked_for_up_to_what_the_kernel_allows(self):
+        room = {"buffer_size_kb": 8192, "buffer_total_max_kb": 8192 * os.cpu_count()}
+        for asked, given in ((64, 64), (1024, 512)):
+            with self.subTest(kb=asked):
+                exporter = self.start(config={"tracefs": {**room, "subbuffer_size_kb": asked}})
+                if not self.instance.has("buffer_subbuf_size_kb"):
+                    self.skipTest("this kernel's sub-buffers have one size")
+                self.assertEqual(int(self.instance.read("buffer_subbuf_size_kb")), given)
+                self.assert_counting(exporter)
+                self.assertEqual(exporter.stop(), 0)
 
 
 class Scrapes(TracingTest):
