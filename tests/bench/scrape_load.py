@@ -5,7 +5,9 @@ import re
 import subprocess
 import time
 
-HEADERS = {"text": {}, "gzip": {"Accept-Encoding": "gzip"}}
+from harness import PROMETHEUS
+
+HEADERS = {"text": {"Accept": PROMETHEUS["Accept"]}, "gzip": PROMETHEUS}
 
 
 def resident_kib(pid):
