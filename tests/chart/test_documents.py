@@ -61,12 +61,18 @@ class Documents(ChartTest):
             (chart / "templates/NOTES.txt").rename(chart / "notes")
             (chart / "templates/notes.yaml").write_text(
                 'kind: Notes\nmetadata: {}\ntext: {{ tpl (.Files.Get "notes") . | toJson }}\n')
+
+            def notes(*values):
+                done = run(HELM, "template", "kmem", chart, "--namespace", "kernel", "--kube-version",
+                           KUBERNETES[-1], *values)
+                self.assertEqual(done.returncode, 0, done.stderr)
+                return Rendered(done.stdout).one("Notes")["text"]
             for name in VALUE_SETS:
                 with self.subTest(values=name):
-                    done = run(HELM, "template", "kmem", chart, "--namespace", "kernel", "--kube-version",
-                               KUBERNETES[-1], *values_of(name))
-                    self.assertEqual(done.returncode, 0, done.stderr)
-                    self.assert_notes(name, Rendered(done.stdout).one("Notes")["text"])
+                    self.assert_notes(name, notes(*values_of(name)))
+            for rules in ("true", "false"):
+                self.assertEqual("dashboards show what recording rules make" in notes(
+                    "--set", f"dashboards.enabled=true,prometheusRules.enabled={rules}"), rules == "false")
 
     def assert_notes(self, name, notes):
         self.assertIn("pod-security.kubernetes.io/enforce=privileged", notes)

@@ -100,6 +100,17 @@ class Schema(ChartTest):
             self.assertEqual(bool(fits), text in taken, text[:80])
 
 
+class EmptyMaps(ChartTest):
+
+    def test_leave_the_defaults(self):
+        for path, node in nodes(SCHEMA["properties"]["config"]):
+            if path and node.get("type") == ["object", "null"]:
+                with self.subTest(path=path):
+                    outer = "".join(f'{{"{name}":' for name in path.split("."))
+                    rendered = self.render("--set-json", f"config={outer}null" + "}" * outer.count("{"))
+                    self.assertEqual(rendered.pod["containers"][0]["ports"][0]["containerPort"], 15636)
+
+
 class WrongValues(ChartTest):
 
     def test_are_refused_with_a_line_that_says_what_and_where(self):

@@ -14,15 +14,20 @@ exporter=$!
 # Memory gets short on purpose.
 echo -1000 >/proc/$exporter/oom_score_adj
 
+# The kernel's own answer to such events, which would end them before the remedy could.
+echo 0 >/proc/sys/vm/watermark_boost_factor
+
 wait_for_phase fragment
 fragment full &
 load=$!
 
 wait_for_phase remedy
+cut -d' ' -f2 /tmp/phase >/proc/sys/vm/min_free_kbytes
+
+wait_for_phase room
 kill $load
 wait $load || true
-cut -d' ' -f2 /tmp/phase >/proc/sys/vm/min_free_kbytes
-fragment free &
+fragment room &
 load=$!
 
 wait_for_phase end

@@ -38,7 +38,7 @@ def setUpModule():
 
 def load_tests(loader, _, __):
     return unittest.TestSuite(loader.loadTestsFromTestCase(case) for case in (
-        Lifecycle, Engines, Failures, NoPath, PodSecurity, Manifests, Discovery, Early))
+        Lifecycle, Engines, Failures, NoPath, PodSecurity, Manifests, Discovery, Proxy, Early))
 
 
 class ReleaseTest(unittest.TestCase):
@@ -375,6 +375,48 @@ class Discovery(ReleaseTest):
             series = query('count by (found_by) (count_over_time(kmem_min_free_bytes[10m]))')
             self.assertEqual({sample["metric"]["found_by"]: int(sample["value"][1]) for sample in series},
                              dict.fromkeys(names, len(nodes)))
+
+
+@needs_node  # by whose network the pod is reached
+class Proxy(ReleaseTest):
+    """kube-rbac-proxy before the exporter, of the version that the chart names."""
+    settings = {"kubeRBACProxy.enabled": "true", "kubeRBACProxy.image.registry": "",
+                "kubeRBACProxy.image.repository": "localhost/kube-rbac-proxy"}
+
+    def answer(self, url, *options):
+        """The status and what came with it."""
+        body, _, status = run("curl", "-sk", "-w", "\n%{http_code}", *options, url).stdout.rpartition("\n")
+        return int(status), body
+
+    def token(self, account):
+        kubectl("-n", self.release.namespace, "create", "serviceaccount", account)
+        return kubectl("-n", self.release.namespace, "create", "token", account).strip()
+
+    def test_who_may_get_the_metrics_gets_them_and_nobody_else(self):
+        self.assertTrue(self.release.ready())  # the probes have no token
+        address = self.release.pod()["status"]["podIP"]
+        url = f"https://{address}:15636/metrics"
+        self.assertEqual(self.answer(url)[0], 401)
+        bearer = "Authorization: Bearer " + self.token("scraper")
+        self.assertEqual(self.answer(url, "-H", bearer)[0], 403)
+
+        kubectl("create", "clusterrole", "scrapes-kmem", "--verb=get", "--non-resource-url=/metrics")
+        self.addCleanup(kubectl, "delete", "clusterrole", "scrapes-kmem")
+        kubectl("create", "clusterrolebinding", "scrapes-kmem", "--clusterrole=scrapes-kmem",
+                f"--serviceaccount={self.release.namespace}:scraper")
+        self.addCleanup(kubectl, "delete", "clusterrolebinding", "scrapes-kmem")
+
+        def metrics():
+            status, body = self.answer(url, "-H", bearer)
+            return status == 200 and cluster.samples(body)
+        # What was refused is remembered for some seconds.
+        found = wait_until(metrics, 60, "who is bound to the role gets the metrics")
+        self.assertEqual(cluster.value(found, "kmem_exporter_tracing_up", reason=""), 1)
+        # Around the proxy there is no way.
+        self.assertEqual(run("curl", "-s", f"http://{address}:15637/metrics", check=False).returncode, 7)
+
+    def test_helm_test_passes(self):
+        self.assertRegex(self.release.helm("test"), r"Phase: +Succeeded")
 
 
 @needs_node
