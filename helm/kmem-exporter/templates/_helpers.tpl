@@ -47,7 +47,7 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{- end }}
 
 {{- define "kmem-exporter.telemetryPath" -}}
-{{- dig "web" "telemetry_path" "/metrics" .Values.config }}
+{{- dig "telemetry_path" "/metrics" (.Values.config.web | default dict) }}
 {{- end }}
 
 {{- /* "true" if the host's tracefs is to be mounted, else nothing. */}}
@@ -131,7 +131,7 @@ sampleLimit: {{ int64 . }}
 
 {{- /* What values.schema.json can't say. */}}
 {{- define "kmem-exporter.check" -}}
-{{- if dig "web" "listen_addresses" nil .Values.config }}
+{{- if dig "listen_addresses" nil (.Values.config.web | default dict) }}
 {{- fail "config.web.listen_addresses: set containerPort instead, by which the probes, the Service and the monitors go" }}
 {{- end }}
 {{- if and (eq .Values.config.engine "tracefs") (eq .Values.hostTracefs.mount "never") }}
