@@ -2,11 +2,13 @@
 import concurrent.futures
 import math
 import os
+import re
 import statistics
 import time
 
 import figures
 import load
+import tracefs
 from harness import PROMETHEUS, TracingTest, only_where_speed_counts, wait_until
 
 
@@ -54,6 +56,26 @@ class Stable(TracingTest):
         print(f"\n  {events:.0f} events in {read} reads")
         self.assertGreater(events, 100_000)
         self.assertGreater(events, 100 * read)
+
+    def test_a_scrape_asks_the_kernel_for_no_large_block(self):
+        """It would break up the very blocks whose lack is measured."""
+        exporter = self.start()
+        exporter.scrape()  # what is done at the first only
+        witness = tracefs.Recording(f"{self.instance_name}_blocks", [], 1024)
+        self.addCleanup(witness.remove)
+        witness.write("set_event_pid", " ".join(os.listdir(f"/proc/{exporter.pid}/task")))
+        # Their own memory, which may be in huge pages, is movable.
+        witness.write("events/kmem/mm_page_alloc/filter", "migratetype != 1")
+        witness.write("events/kmem/mm_page_alloc/enable", "1")
+        witness.start()
+        for at in range(20):
+            exporter.request(headers=PROMETHEUS if at % 2 else {})
+        witness.stop()
+        lines = witness.read("trace").splitlines()
+        orders = [int(found[1]) for found in (re.search(r" order=(\d+) ", line) for line in lines) if found]
+        self.assertGreater(len(orders), 0)
+        # Costly from 4 on (include/linux/mmzone.h); those of a socket's buffers are 3, and may fail.
+        self.assertLess(max(orders), 4, "\n".join(lines))
 
     def test_looking_after_the_instance_leaves_descriptors_as_they_were(self):
         exporter = self.start()
