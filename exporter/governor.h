@@ -75,7 +75,7 @@ class Governor {
   static constexpr double kShortestGap = kShortestPeriod * (1 - kJitter);
   // Of the budget that is planned to be spent: estimates err, and what tracing pushes out of the
   // CPUs' caches shows only in what a busy load loses.
-  static constexpr double kAim = 0.75;
+  static constexpr double kAim = 0.68;
 
   Governor(const Options& options, const std::vector<Sampling>& groups);
 

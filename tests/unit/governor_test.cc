@@ -176,7 +176,7 @@ TEST(GovernorTest, DoesNotSwingAtTheEdgeOfTheBudget) {
 }
 
 TEST(GovernorTest, HasTheBudgetOfTheCpusThatAreOnline) {
-  Simulation simulation(SlabAndPage(), Steady(0.5 * kBudget / (kEventCost + kReaderCost)));
+  Simulation simulation(SlabAndPage(), Steady(0.45 * kBudget / (kEventCost + kReaderCost)));
   simulation.Run(60);
   EXPECT_FALSE(simulation.sampled(0));
   simulation.SetBudget(kBudget / 2);
