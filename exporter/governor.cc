@@ -176,6 +176,7 @@ void Governor::StartSampling(std::size_t index, double now, std::vector<Action>&
   group.ticks_over = 0;
   group.calm_since = 0;
   group.probing = false;
+  group.first_window = true;
   PlanPause(group, now);
   windows_until_ = std::max(windows_until_, now);
   actions.push_back({index, Action::Kind::kStart});
@@ -197,6 +198,8 @@ double Governor::WindowSeconds(const Group& group) const {
   const double cost = std::max(Cost(group, group.rate), 1e-9);
   const double spend = group.share * group.period - cycle_cost_ - Cost(group, group.strays);
   const double shortest = ShortestWindow(group);
+  // Up to now a storm may have been there for a moment only: its rate is not known.
+  if (group.first_window) return shortest;
   const double longest = std::min(group.longest_window, kLongestWindowShare * group.period);
   return std::clamp(spend / cost, shortest, std::max(shortest, longest));
 }
@@ -257,7 +260,9 @@ void Governor::WindowEnded(std::size_t index, const Window& window) {
   Group& group = groups_[index];
   const double seen = static_cast<double>(window.events + window.lost) /
                       std::max(window.seconds, kShortestLossyWindow);
-  group.rate += (seen > group.rate ? kSmoothing : kFalling) * (seen - group.rate);
+  const double rising = group.first_window ? 1 : kSmoothing;
+  group.rate += (seen > group.rate ? rising : kFalling) * (seen - group.rate);
+  group.first_window = false;
   Smooth(group.strays, static_cast<double>(window.strays));
   const auto lost = static_cast<double>(window.lost);
   if (lost > kLossShare * static_cast<double>(window.events + window.lost) && MayLose(group)) {

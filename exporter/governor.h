@@ -11,8 +11,9 @@
 // events are lost and many of them are its own. It becomes exact again when all its windows have
 // shown for a while that it would stay below 70 % of its share: as long a while as half a minute
 // allows, and minutes if it is the third time, so that a load that comes and goes does not make it
-// change all the time. A quiet window hardly changes the next one's length: windows that follow the
-// load's bursts would make their estimates wrong on the average.
+// change all the time. Its first window is a short one, as a storm is noticed within moments: how
+// much comes is not known then. A quiet window hardly changes the next one's length: windows that
+// follow the load's bursts would make their estimates wrong on the average.
 #pragma once
 
 #include <cstddef>
@@ -116,6 +117,7 @@ class Governor {
     double start = kNever;         // of being sampled, the last time
     double start_before = kNever;  // the time before
     bool restless = false;
+    bool first_window = false;  // it is yet to show how much comes
     double longest_window = 0;
     // Lately: the least rate and the shortest window at which events were lost; 0: none were.
     double lossy_rate = 0;

@@ -80,6 +80,23 @@ TEST(GovernorTest, KeepsTheBudgetInASteadyStorm) {
   }
 }
 
+// When it begins to be sampled, how much comes is known of a moment only, which may be a short one.
+TEST(GovernorTest, KeepsTheBudgetFromTheFirstWindowOn) {
+  for (double storm = 1e6; storm < 40e6; storm *= 2) {
+    for (double phase = 0.02; phase < 1; phase += 0.02) {
+      const double begin = 1060 + phase;
+      Simulation simulation(SlabAndPage(), [=](double now) {
+        return GroupRates{now < begin ? kQuiet : storm, 1000};
+      });
+      simulation.Run(60);
+      while (!simulation.sampled(0)) simulation.Run(0.01);
+      const double spent = simulation.spent();
+      simulation.Run(18);
+      EXPECT_LE((simulation.spent() - spent) / 18, kBudget) << storm << " from " << begin;
+    }
+  }
+}
+
 TEST(GovernorTest, KeepsTheBudgetWhereEventsCostMoreThanWasMeasured) {
   Simulation simulation(SlabAndPage(), Steady(4e6));
   simulation.CostTimes(3);
@@ -272,7 +289,7 @@ TEST(GovernorTest, EndsTheLossesOfWindows) {
 
 // As docs/accuracy.md derives it.
 TEST(GovernorTest, EstimatesBurstsWithinTheErrorThatIsDocumented) {
-  constexpr int kSeeds = 20;
+  constexpr int kSeeds = 60;
   constexpr double kSeconds = 600;
   for (const double budget : {0.005, kBudget}) {
     for (const double cycle : {1.0, 2.0, 2.67, 4.0, 6.0, 10.0, 30.0}) {
@@ -298,7 +315,7 @@ TEST(GovernorTest, EstimatesBurstsWithinTheErrorThatIsDocumented) {
         const double derived = std::sqrt((1 - part) / part) * std::sqrt(period / kSeconds);
         EXPECT_LE(std::abs(sum / kSeeds), 0.01 + 3 * derived / std::sqrt(kSeeds))
             << part << " of " << cycle << " s, budget " << budget;
-        EXPECT_LE(std::sqrt(squares / kSeeds), 1.5 * derived)
+        EXPECT_LE(std::sqrt(squares / kSeeds), 1.6 * derived)
             << part << " of " << cycle << " s, budget " << budget;
       }
     }
