@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <chrono>
+#include <functional>
+#include <map>
 
 #include "exporter/build_info.h"
 #include "exporter/kernel_facts.h"
@@ -42,6 +44,23 @@ bool IsWhole(const TraceCollector& collector, const EventState& state) {
            std::ranges::count(collector.events(), tracepoint.name, &EventSpec::name) != 0;
   });
 }
+
+// The tables of one scrape, each read once: several collectors look into /proc/zoneinfo, which is
+// long where there are many CPUs, and are to see the same.
+class ReadOnce : public ProcReader {
+ public:
+  explicit ReadOnce(const ProcReader& proc) : proc_(proc) {}
+
+  [[nodiscard]] std::string Read(std::string_view path) const override {
+    const auto known = texts_.find(path);
+    if (known != texts_.end()) return known->second;
+    return texts_.emplace(path, proc_.Read(path)).first->second;
+  }
+
+ private:
+  const ProcReader& proc_;
+  mutable std::map<std::string, std::string, std::less<>> texts_;
+};
 
 std::string EscapeHtml(std::string_view text) {
   std::string escaped;
@@ -133,12 +152,13 @@ void Scraper::ScrapeTraced(const Tracing::Status& status, Results& results, Fami
 }
 
 void Scraper::ScrapeProc(const KernelFacts& facts, Results& results, Families& out) const {
+  const ReadOnce proc(proc_);
   for (const auto& collector : proc_collectors_) {
     const auto begin = Clock::now();
     CollectorResult& result = results[std::string(collector->name())];
     Families families;
     try {
-      collector->Collect(proc_, facts, families);
+      collector->Collect(proc, facts, families);
       std::ranges::move(families, std::back_inserter(out));
     } catch (const ProcError& error) {
       result.success = false;

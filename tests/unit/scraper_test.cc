@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <map>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -13,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "exporter/proc_files.h"
 #include "exporter/replay/replay_source.h"
 #include "memory_proc.h"
 #include "metric_lookup.h"
@@ -64,6 +66,36 @@ TracepointState& Find(EventState& state, std::string_view name) {
   const auto at = std::ranges::find(state.tracepoints, name, &TracepointState::name);
   if (at == state.tracepoints.end()) throw std::out_of_range(std::string(name));
   return *at;
+}
+
+// What a machine showed, and how often it was asked for.
+class CountingProc : public ProcReader {
+ public:
+  [[nodiscard]] std::string Read(std::string_view path) const override {
+    ++reads_[std::string(path)];
+    return proc_.Read(path);
+  }
+  std::map<std::string, int> TakeReads() { return std::exchange(reads_, {}); }
+
+ private:
+  ProcFiles proc_{TestData("proc/6.18")};
+  mutable std::map<std::string, int> reads_;
+};
+
+TEST(ScraperTest, ReadsATableOnceHoweverManyLookIntoIt) {
+  const Config config;
+  CountingProc proc;
+  const TraceCollectors trace_collectors;
+  const ProcCollectors proc_collectors = MakeProcCollectors(config.collectors);
+  const Tracing tracing([] { return std::unique_ptr<EventSource>(); });
+  const Scraper scraper(config, trace_collectors, proc_collectors, proc, tracing);
+  for (int scrapes = 0; scrapes < 2; ++scrapes) {
+    proc.TakeReads();
+    EXPECT_FALSE(scraper.Scrape({}).empty());
+    const std::map<std::string, int> reads = proc.TakeReads();
+    EXPECT_TRUE(reads.contains("zoneinfo"));
+    for (const auto& [path, times] : reads) EXPECT_EQ(times, 1) << path;
+  }
 }
 
 TEST(ScraperTest, LiveMemoryIsCompleteWhereNothingWasLost) {
