@@ -232,6 +232,10 @@ void Run(const std::vector<std::string>& arguments) {
   if (command_line.replay_exit) {
     program.PrintReplay();
   } else {
+    // What scrapes take of the heap stays there for the next one, as far as it is not unusually
+    // much: it costs more to get it from the kernel page by page than to fill it.
+    mallopt(M_MMAP_THRESHOLD, 2 << 20);
+    mallopt(M_TRIM_THRESHOLD, 3 << 20);
     program.Serve();
   }
 }
