@@ -67,16 +67,28 @@ std::optional<CpuStats> CpuReader::ReadStats() noexcept {
   return ParseCpuStats({text.data(), static_cast<std::size_t>(got)});
 }
 
+// The kernel counts a record as read no later than it hands it out, so it can't have counted fewer
+// than we have got, nor fewer losses than before, unless it has begun anew.
+bool CpuReader::BeginsAnew(const CpuStats& stats) noexcept {
+  bool anew = stats.read < records_;
+  for (std::size_t i = 0; i < lost_.size(); ++i) {
+    anew |= static_cast<LossReason>(i) != LossReason::kTaken && stats.lost[i] < lost_[i];
+  }
+  if (!anew) return false;
+  lost_ = {};
+  records_ = stats.read;
+  return true;
+}
+
 std::array<std::uint64_t, kLossReasons.size()> CpuReader::NewLosses() noexcept {
   std::array<std::uint64_t, kLossReasons.size()> lost{};
   auto stats = ReadStats();
   if (!stats) return lost;
+  began_anew_ |= BeginsAnew(*stats);
   stats->lost[static_cast<std::size_t>(LossReason::kTaken)] =
       stats->read - std::min(stats->read, records_);
   for (std::size_t i = 0; i < lost.size(); ++i) {
-    // Less than before: the buffer was reset. The next look sees that too.
-    began_anew_ |= stats->lost[i] < lost_[i];
-    lost[i] = stats->lost[i] >= lost_[i] ? stats->lost[i] - lost_[i] : stats->lost[i];
+    lost[i] = stats->lost[i] - std::min(stats->lost[i], lost_[i]);
   }
   lost_ = stats->lost;
   return lost;
@@ -90,13 +102,9 @@ void CpuReader::ForgetStats() noexcept {
 }
 
 bool CpuReader::ForgetStatsIfReset() noexcept {
+  if (std::exchange(began_anew_, false)) return true;  // and what was lost since is counted
   const auto stats = ReadStats();
-  // The kernel counts a record as read no later than it hands it out, so it can't have counted
-  // fewer than we have got, unless it has begun anew.
-  if (!stats || stats->read >= records_) return false;
-  if (!std::exchange(began_anew_, false)) lost_ = {};
-  records_ = stats->read;
-  return true;
+  return stats && BeginsAnew(*stats);
 }
 
 }  // namespace kmem

@@ -51,12 +51,15 @@ class CpuReader {
 
  private:
   std::optional<CpuStats> ReadStats() noexcept;
+  // Whether these are of after a reset; then ours begin anew as well. All that is read has been
+  // handed on.
+  bool BeginsAnew(const CpuStats& stats) noexcept;
 
   std::uint32_t cpu_;
   UniqueFd raw_;
   UniqueFd stats_;
   std::array<std::uint64_t, kLossReasons.size()> lost_{};  // as the kernel last said
-  bool began_anew_ = false;    // lost_ is of after a reset that was not yet looked for
+  bool began_anew_ = false;    // there was a reset that was not yet asked for
   std::uint64_t records_ = 0;  // since the last reset
 };
 

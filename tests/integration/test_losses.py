@@ -55,8 +55,14 @@ class Losses(TracingTest):
 
     def test_what_is_lost_once_somebody_cleared_the_buffer_is_counted_once(self):
         exporter = self.start(config={"tracefs": SMALL})
-        for _ in range(3):
-            self.overflow(exporter)  # more than what follows: so it shows that the kernel counts anew
+        allowed = os.sched_getaffinity(0)
+        self.addCleanup(os.sched_setaffinity, 0, allowed)
+        one, other = min(allowed), max(allowed)
+        # Of a CPU that lost more before the kernel counts anew, and of one that lost nothing yet.
+        for first, second in ((one, other), (one, one), (other, one)):
+            os.sched_setaffinity(0, {first})
+            self.overflow(exporter)
+            os.sched_setaffinity(0, {second})
             before = exporter.scrape_now()
             cleared = before.get("kmem_exporter_interference_total", kind="cleared")
             self.instance.write("trace", "")
