@@ -164,9 +164,11 @@ class Exactness(TracingTest):
             self.assertEqual({reason for reason in lost if lost[reason]} - {"recursion"}, set())
             self.assertGreaterEqual(sum(counted.values()), 100_000)
             self.assertEqual(set(counted), set(self.EVENTS))
+            # There are kernels that run no BPF programs in process 1, nor in what interrupts it.
+            unseen = self.recording.events_of_process(1) if self.ENGINE == "bpf" else 0
             for name, count in counted.items():
                 self.assertGreaterEqual(count, least[name] - self.IN_FLIGHT, name)
-                self.assertLessEqual(count, most[name] + self.IN_FLIGHT, name)
+                self.assertLessEqual(count, most[name] + self.IN_FLIGHT + unseen, name)
             # On a quiet machine little happens between the scrapes and the recording's ends; else
             # the comparison says too little.
             if all(most[name] - least[name] <= self.TOLERANCE * counted[name]

@@ -157,3 +157,10 @@ class Recording(Instance):
                     name = found[1].decode()
                     counts[name] = counts.get(name, 0) + 1
         return counts
+
+    def events_of_process(self, pid):
+        """How many events happened while it had the CPU."""
+        tasks = "|".join(os.listdir(f"/proc/{pid}/task"))
+        event = re.compile(rf"^.{{16,}}?-({tasks}) +\[\d+\] ".encode())
+        with open(self.path("trace"), "rb") as trace:
+            return sum(event.match(line) is not None for line in trace)
