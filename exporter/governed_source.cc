@@ -23,6 +23,7 @@ constexpr double kMostLossFactor = 10;
 constexpr double kLeastProbed = 0.04;
 constexpr double kMostProbed = 0.6;
 constexpr double kEventsToLearnFrom = 500;
+constexpr std::string_view kPageAlloc = "mm_page_alloc";
 
 double Seconds(std::uint64_t ns) { return static_cast<double>(ns) * kNs; }
 
@@ -51,7 +52,12 @@ GovernedSource::GovernedSource(std::unique_ptr<LiveSource> source,
       windows_(groups_.size()) {
   fixed_.budget_ratio = config.budget_percent / 100;
   fixed_.event_cost_seconds = event_cost.seconds;
-  for (Windows& windows : windows_) windows.open_since_ns = MonotonicNs();
+  const std::vector<TracepointState> tracepoints = source_->Snapshot().tracepoints;
+  for (std::size_t i = 0; i < groups_.size(); ++i) {
+    windows_[i].open_since_ns = MonotonicNs();
+    windows_[i].allocates_pages = std::ranges::any_of(
+        groups_[i].tracepoints, [&](std::size_t at) { return tracepoints[at].name == kPageAlloc; });
+  }
   outside_charged_ = source_->ReadLoad().outside;
   LogMode(config, event_cost);
   if (fixed_.budget_ratio <= 0) return;
@@ -168,6 +174,7 @@ void GovernedSource::Do(const Governor::Action& action) {
       scaler_.Start(action.group, state);
       windows.last_end_ns = state.taken_at_ns;
       windows.idle_at_end = ReadIdle();
+      windows.pace_at_last_end = ReadPace(windows);
       windows.events_at_end = Counted(action.group, state);
       CountTraced(action.group, state.taken_at_ns, false);
       spdlog::debug("{} is sampled from now on", NameOf(action.group));
@@ -186,14 +193,14 @@ void GovernedSource::Do(const Governor::Action& action) {
       break;
     }
     case Kind::kClose: {
-      windows.process_at_end = ProcessSeconds();
+      AboutToEnd(action.group);
       EventState state = Toggle([&] { return source_->Close(tracepoints); }, tracepoints.size());
       EndWindow(action.group, state, false);
       CountTraced(action.group, state.taken_at_ns, false);
       break;
     }
     case Kind::kStop: {
-      windows.process_at_end = ProcessSeconds();
+      AboutToEnd(action.group);
       EventState state = source_->Open({});  // one of now: a snapshot may be of before the window
       EndWindow(action.group, state, true);
       spdlog::debug("{} is exact from now on", NameOf(action.group));
@@ -267,9 +274,21 @@ std::vector<double> GovernedSource::ReadIdle() const {
   }
 }
 
-// The group's tracepoints take turns.
+std::optional<GovernedSource::Pace> GovernedSource::ReadPace(const Windows& windows) const {
+  if (!windows.allocates_pages) return std::nullopt;
+  try {
+    const std::optional<std::uint64_t> pages = PagesAllocated(proc_.Read("vmstat"));
+    if (!pages) return std::nullopt;
+    return Pace{.seconds = Seconds(MonotonicNs()), .count = static_cast<double>(*pages)};
+  } catch (const ProcError&) {
+    return std::nullopt;
+  }
+}
+
+// The group's tracepoints take turns. Where the kernel counts as well, there is nothing to probe.
 void GovernedSource::BeginProbe(std::size_t group) {
   Windows& windows = windows_[group];
+  if (windows.pace_at_last_end) return;
   Probe& probe = windows.probe;
   const double all = std::reduce(windows.each.begin(), windows.each.end());
   for (std::size_t turn = 0; turn < windows.each.size(); ++turn) {
@@ -305,32 +324,53 @@ void GovernedSource::BeginWindow(std::size_t group, EventState& state) {
   windows.lost_at_begin = load.lost;
   windows.all_at_begin = std::reduce(load.events.begin(), load.events.end());
   windows.process_at_begin = ProcessSeconds();
+  windows.pace_at_begin = ReadPace(windows);
+}
+
+void GovernedSource::AboutToEnd(std::size_t group) {
+  Windows& windows = windows_[group];
+  windows.pace_at_end = ReadPace(windows);
+  windows.process_at_end = ProcessSeconds();
+}
+
+std::optional<SlowdownLearner::Probe> GovernedSource::ShownBy(const Windows& windows,
+                                                              double seconds) const {
+  const auto& [last, begin, end] =
+      std::tie(windows.pace_at_last_end, windows.pace_at_begin, windows.pace_at_end);
+  if (last && begin && end) {
+    const double outside = begin->count - last->count;
+    const double inside = end->count - begin->count;
+    if (outside < kEventsToLearnFrom || inside < kEventsToLearnFrom) return std::nullopt;
+    return SlowdownLearner::Probe{.part = 0,
+                                  .ratio = outside / (begin->seconds - last->seconds) /
+                                           (inside / (end->seconds - begin->seconds))};
+  }
+  const Probe& probe = windows.probe;
+  const double probed = windows.each[probe.place];
+  if (probe.events < kEventsToLearnFrom || probed < kEventsToLearnFrom) return std::nullopt;
+  const double all = std::reduce(windows.each.begin(), windows.each.end());
+  return SlowdownLearner::Probe{.part = probed / all, .ratio = probe.rate / (probed / seconds)};
 }
 
 GovernedSource::Slowdown GovernedSource::SlowdownOf(std::size_t group, const EventState& state,
                                                     double seconds, double period) {
   Windows& windows = windows_[group];
-  const double foretold = Foretell(group, state, seconds, period);
+  const Foretold foretold = ForetellBy(group, state, seconds, period);
   windows.each.clear();
   for (const std::uint64_t events : CountedByTracepoint(group, state)) {
     const std::uint64_t before = windows.each_at_begin[windows.each.size()];
     windows.each.push_back(static_cast<double>(events - before));
   }
-  Probe& probe = windows.probe;
-  const double probed = windows.each[probe.place];
-  if (probe.events >= kEventsToLearnFrom && probed >= kEventsToLearnFrom && foretold > 1) {
-    const double all = std::reduce(windows.each.begin(), windows.each.end());
-    windows.learner.Learn({.part = probed / all, .ratio = probe.rate / (probed / seconds)},
-                          foretold);
-  }
-  probe.events = 0;
+  const auto shown = ShownBy(windows, seconds);
+  if (shown && foretold.idle_is_lost > 1) windows.learner.Learn(*shown, foretold);
+  windows.probe.events = 0;
   return {.foretold = foretold,
           .learned = windows.learner.Corrected(foretold),
           .cost_ratio = windows.learner.CostRatio(foretold)};
 }
 
-double GovernedSource::Foretell(std::size_t group, const EventState& state, double seconds,
-                                double period) {
+Foretold GovernedSource::ForetellBy(std::size_t group, const EventState& state, double seconds,
+                                    double period) {
   Windows& windows = windows_[group];
   const std::vector<double> before = std::exchange(windows.idle_at_end, ReadIdle());
   const std::vector<double>& now = windows.idle_at_end;
@@ -347,10 +387,10 @@ double GovernedSource::Foretell(std::size_t group, const EventState& state, doub
     const bool known = i < before.size() && i < now.size() && now[i] >= before[i];
     const double taken = static_cast<double>(events) * fixed_.event_cost_seconds + ours;
     cpus.push_back({.events = events,
-                    .tracing_ratio = taken / seconds,
-                    .idle_ratio = known ? (now[i] - before[i]) / period : 1});
+                    .tracing_ratio = known ? taken / seconds : 0,
+                    .idle_ratio = known ? (now[i] - before[i]) / period : 0});
   }
-  return SlowdownFactor(cpus);
+  return Foretell(cpus);
 }
 
 void GovernedSource::EndWindow(std::size_t group, EventState& state, bool exact) {
@@ -382,10 +422,12 @@ void GovernedSource::EndWindow(std::size_t group, EventState& state, bool exact)
                     governor_->longest_period(group));
   spdlog::debug(
       "{}: a window of {:.1f} ms in {:.2f} s had {} events, {} were lost and {} came beside it; "
-      "without tracing there would have been {:.3f} times as many, by the cost of an event {:.3f}",
+      "without tracing there would have been {:.3f} times as many, by the cost of an event {:.3f} "
+      "to {:.3f}",
       NameOf(group), length / 1e6, period * kNs, events, lost, strays, slowdown.learned,
-      slowdown.foretold);
+      slowdown.foretold.idle_helps, slowdown.foretold.idle_is_lost);
   windows.last_end_ns = end_ns;
+  windows.pace_at_last_end = ReadPace(windows);
   governor_->WindowEnded(group, {.now = Seconds(MonotonicNs()),
                                  .seconds = length * kNs,
                                  .events = events,

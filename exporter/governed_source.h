@@ -48,10 +48,16 @@ class GovernedSource : public EventSource {
     double rate = 0;  // events a second
   };
 
+  // A counter of the kernel's own that goes along with a group's events, whether they are traced.
+  struct Pace {
+    double seconds = 0;  // when
+    double count = 0;
+  };
+
   // How many times as many events there had been without tracing.
   struct Slowdown {
-    double foretold = 1;  // by what events cost
-    double learned = 1;   // by probes, too
+    Foretold foretold;   // by what events cost
+    double learned = 1;  // by probes, too
     double cost_ratio = 1;
   };
 
@@ -71,6 +77,10 @@ class GovernedSource : public EventSource {
     std::uint64_t all_at_begin = 0;            // events of all groups
     std::vector<std::uint64_t> each_at_begin;  // events by tracepoint of the group
     std::vector<double> each;                  // in the last window
+    bool allocates_pages = false;              // of which the kernel counts how many there are
+    std::optional<Pace> pace_at_last_end;
+    std::optional<Pace> pace_at_begin;
+    std::optional<Pace> pace_at_end;
     Probe probe;
     SlowdownLearner learner;
   };
@@ -83,6 +93,7 @@ class GovernedSource : public EventSource {
   void BeginProbe(std::size_t group);
   void EndProbe(std::size_t group);
   void BeginWindow(std::size_t group, EventState& state);
+  void AboutToEnd(std::size_t group);
   void EndWindow(std::size_t group, EventState& state, bool exact);
   Slowdown SlowdownOf(std::size_t group, const EventState& state, double seconds, double period);
   // The group's events in a state.
@@ -91,8 +102,11 @@ class GovernedSource : public EventSource {
                                                                const EventState& state) const;
   [[nodiscard]] std::vector<std::uint64_t> CountedByCpu(std::size_t group,
                                                         const EventState& state) const;
-  // Of the window that ends with the state, by what events cost.
-  double Foretell(std::size_t group, const EventState& state, double seconds, double period);
+  // Of the window that ends with the state: what was foretold, and what a probe has shown, if any.
+  Foretold ForetellBy(std::size_t group, const EventState& state, double seconds, double period);
+  [[nodiscard]] std::optional<SlowdownLearner::Probe> ShownBy(const Windows& windows,
+                                                              double seconds) const;
+  [[nodiscard]] std::optional<Pace> ReadPace(const Windows& windows) const;
   [[nodiscard]] std::vector<double> ReadIdle() const;
   [[nodiscard]] std::string NameOf(std::size_t group) const;
   Governor::Reading Read();
