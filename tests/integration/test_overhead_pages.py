@@ -61,7 +61,8 @@ class OverheadOfPages(TracingTest):
     WINDOWS = 4
     LONGEST_PERIOD = 9
     EXACT_SECONDS = 2
-    STEADY_ERROR = 0.05  # docs/accuracy.md
+    STEADY_ERROR = 0.05  # docs/accuracy.md, as is the next
+    FIRST_WINDOWS_ERROR = 0.12
     CONFIG = {"collectors": {"page": {"cross_cpu": {"sample_one_in": 1, "max_pages": 262144}}},
               "tracefs": {"buffer_size_kb": 16384}}
 
@@ -82,15 +83,14 @@ class OverheadOfPages(TracingTest):
 
     @staticmethod
     def windows(exporter):
-        """Of the windows of pages that have ended, by how much tracing slowed the load down."""
-        return [float(slowdown) for slowdown in re.findall(
-            r"pcp and page: a window of .*? there would have been ([\d.]+) times", exporter.log())]
+        """How many windows of pages have ended."""
+        return exporter.log().count("pcp and page: a window of ")
 
     def rates_until_windows(self, exporter, storm, count):
         """Lets so many windows end. Returns the storm's rates meanwhile, by tenths of a second."""
         rates, last = [], (time.monotonic(), storm.done())
         deadline = last[0] + count * self.LONGEST_PERIOD
-        while len(self.windows(exporter)) < count:
+        while self.windows(exporter) < count:
             self.assertLess(time.monotonic(), deadline, f"no {count} windows of pages: not sampled?")
             time.sleep(0.01)
             now = (time.monotonic(), storm.done())
@@ -111,7 +111,7 @@ class OverheadOfPages(TracingTest):
         self.fail("counters go on growing without a storm")
 
     def test_a_storm_of_page_faults_is_estimated_and_its_batches_and_pairs_are_whole(self):
-        exact = self.measure_exactly()
+        before = self.measure_exactly()
         exporter = self.start("--log.level=debug", config={
             **self.CONFIG, "overhead": {"budget_percent": self.BUDGET_PERCENT}})
         storm = self.start_storm()
@@ -120,22 +120,24 @@ class OverheadOfPages(TracingTest):
         # A window has just ended: the next one stands for a time without a storm.
         storm.stop()
         seen = self.once_all_is_shown(exporter, storm) - begin
+        self.assertEqual(exporter.stop(), 0)
+        after = self.measure_exactly()
 
         mean = statistics.mean(rates)
         spread = statistics.pstdev(rates) / mean
-        slowdown = max(self.windows(exporter)[:self.WINDOWS])
-        # A steady load's error; what tracing slows down, of which the first windows know nothing yet;
-        # and three deviations of what the storm's unsteadiness adds.
-        allowed = (self.STEADY_ERROR + (1 - 1 / slowdown) + 3 * spread / math.sqrt(self.WINDOWS))
+        # A steady load's error; what the first windows don't know of the slowdown by tracing; and three
+        # deviations of what the storm's unsteadiness adds.
+        allowed = self.STEADY_ERROR + self.FIRST_WINDOWS_ERROR + 3 * spread / math.sqrt(self.WINDOWS)
         others = seen.all_faults / seen.faults - 1
-        batch, exact_batch = (each.refill_pages / max(each.refills, 1) for each in (seen, exact))
-        pairs, exact_pairs = seen.same + seen.cross, exact.same + exact.cross
+        batch, batch_before, batch_after = (
+            each.refill_pages / max(each.refills, 1) for each in (seen, before, after))
+        pairs, exact_pairs = seen.same + seen.cross, before.same + before.cross
         print(f"\n  {self.ENGINE}: {seen.time:.1f} s of {mean:.0f} faults/s, rates spread by {spread:.1%}, "
               f"others {others:.1%}; traced {seen.page_traced / seen.time:.2%} of "
               f"the time; estimate {seen.allocations / seen.faults - 1:+.1%}, allowed {allowed:.1%}\n"
-              f"  pages per refill {batch:.1f}, exactly {exact_batch:.1f}; of frees {pairs / seen.frees:.1%} "
-              f"paired, exactly {exact_pairs / exact.frees:.1%}; of pairs {seen.same / pairs:.2%} on one "
-              f"CPU, exactly {exact.same / exact_pairs:.2%}")
+              f"  pages per refill {batch:.1f}, exactly {batch_before:.1f} before and {batch_after:.1f} "
+              f"after; of frees {pairs / seen.frees:.1%} paired, exactly {exact_pairs / before.frees:.1%}; of pairs "
+              f"{seen.same / pairs:.2%} on one CPU, exactly {before.same / exact_pairs:.2%}")
         self.assertLess(seen.page_traced, 0.9 * seen.time)
         self.assertLess(seen.pcp_traced, 0.9 * seen.time)
         self.assertGreaterEqual(seen.allocations, (1 - allowed) * seen.faults)
@@ -143,11 +145,13 @@ class OverheadOfPages(TracingTest):
         # Pages that were allocated before a window are in no pair; some are rounded.
         self.assertLessEqual(pairs, seen.frees + 100)
         self.assertGreater(pairs, 0.5 * seen.frees)
-        self.assertLess(seen.same / pairs, exact.same / exact_pairs + others + 0.03)
+        self.assertLess(seen.same / pairs, before.same / exact_pairs + others + 0.03)
         if len(CPUS) > 1:
-            self.assertGreater(exact.refills, 50)
-            # Few batches are large, and a window's edge may cut one.
-            self.assertAlmostEqual(batch / exact_batch, 1, delta=0.2)
+            self.assertGreater(before.refills, 50)
+            # Few batches are large, and a window's edge may cut one; the kernel adjusts how large they
+            # may be as it goes.
+            self.assertGreater(batch, 0.8 * min(batch_before, batch_after))
+            self.assertLess(batch, 1.2 * max(batch_before, batch_after))
 
 
 class OverheadOfPagesInTheKernel(OverheadOfPages):
