@@ -8,6 +8,8 @@
 #include <chrono>
 #include <numeric>
 #include <random>
+#include <string_view>
+#include <tuple>
 #include <utility>
 
 #include "exporter/clocks.h"
