@@ -421,7 +421,7 @@ void GovernedSource::EndWindow(std::size_t group, EventState& state, bool exact)
   const auto slowdown = SlowdownOf(group, state, length * kNs, period * kNs);
   const double left_out = (period / length - 1) * slowdown.learned;
   scaler_.EndWindow(group, state, (1 + left_out) * std::max(loss_factor, 1.0), exact,
-                    governor_->longest_period(group));
+                    Governor::kLongestGap);
   spdlog::debug(
       "{}: a window of {:.1f} ms in {:.2f} s had {} events, {} were lost and {} came beside it; "
       "without tracing there would have been {:.3f} times as many, by the cost of an event {:.3f} "

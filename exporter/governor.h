@@ -74,6 +74,8 @@ class Governor {
   static constexpr double kLongestPeriod = 6.0;
   static constexpr double kJitter = 1.0 / 3;  // of a pause, up or down
   static constexpr double kShortestGap = kShortestPeriod * (1 - kJitter);
+  // From the end of a window to that of the next, at the most, whatever the plan.
+  static constexpr double kLongestGap = kLongestPeriod * (1 + kJitter);
   // Of the budget that is planned to be spent: estimates err, and what tracing pushes out of the
   // CPUs' caches shows only in what a busy load loses.
   static constexpr double kAim = 0.68;
@@ -88,10 +90,8 @@ class Governor {
 
   // When the next Tick() is due, in seconds.
   [[nodiscard]] double next_tick() const;
-  // From the end of one of its windows to that of the next, at the most, as it is planned now.
-  [[nodiscard]] double longest_period(std::size_t group) const {
-    return groups_[group].period * (1 + kJitter);
-  }
+  // As it is planned now.
+  [[nodiscard]] double period(std::size_t group) const { return groups_[group].period; }
   [[nodiscard]] bool sampled(std::size_t group) const { return groups_[group].sampled; }
 
  private:

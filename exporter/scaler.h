@@ -1,9 +1,11 @@
 // Scales counters up by what was not traced. A window stands for the time since the last one ended:
 // its counts, times a factor, are what is known of that time in its end. It is shown bit by bit
 // over the longest time that windows may lie apart: so a steady load's counters grow steadily, and
-// lag behind by that time. What is counted between windows, while tracepoints are being enabled and
-// disabled or one is probed, is not used and not shown. Beyond what was counted within windows
-// nothing is known, so gauges and other words of the tallies stay as they are.
+// lag behind by that time, which is the same whatever is planned: were it to change, what is shown
+// would catch up or fall back, and rates with it. What is counted between windows, while
+// tracepoints are being enabled and disabled or one is probed, is not used and not shown. Beyond
+// what was counted within windows nothing is known, so gauges and other words of the tallies stay
+// as they are.
 //
 // Integers, with a remainder of 2^-32 carried for each counter: nothing is lost by rounding, and as
 // all that is exported is made of the same words, a histogram's count is its buckets' sum, and
@@ -59,7 +61,7 @@ class Scaler {
   // One thread calls these, with the state at that time: sampling is about to start, so that what
   // is shown from here on does not fall; it starts, the group being exact up to now; a window
   // begins; it ends, and the group may be exact from then on. `factor` is at least 1;
-  // `spread_seconds` is the longest time up to the next window's end.
+  // `spread_seconds` is the longest time up to any next window's end.
   void Expect(std::size_t group);
   void Start(std::size_t group, EventState& state);
   void BeginWindow(std::size_t group, EventState& state);

@@ -65,9 +65,7 @@ class Simulation {
     while (reading_.now < end_) Step();
   }
 
-  [[nodiscard]] double period(std::size_t group) const {
-    return governor_.longest_period(group) / (1 + Governor::kJitter);
-  }
+  [[nodiscard]] double period(std::size_t group) const { return governor_.period(group); }
   [[nodiscard]] double now() const { return reading_.now; }
   [[nodiscard]] bool sampled(std::size_t group) const { return governor_.sampled(group); }
   [[nodiscard]] double spent() const { return spent_; }
@@ -193,8 +191,8 @@ class Simulation {
         counter.EndWindow(reading_.events[action.group],
                           static_cast<std::uint64_t>(std::ldexp(factor, Spread::kBits)),
                           spread.PartAt(now_ns()));
-        const double longest = governor_.longest_period(action.group);
-        spread = {.begin_ns = now_ns(), .length_ns = static_cast<std::uint64_t>(longest * 1e9)};
+        spread = {.begin_ns = now_ns(),
+                  .length_ns = static_cast<std::uint64_t>(Governor::kLongestGap * 1e9)};
         const double part =
             events / static_cast<double>(std::max<std::uint64_t>(AllEvents() - window.all, 1));
         const double lost = static_cast<double>(reading_.lost - window.lost) * part;
