@@ -287,23 +287,26 @@ std::optional<GovernedSource::Pace> GovernedSource::ReadPace(const Windows& wind
   }
 }
 
-// The group's tracepoints take turns. Where the kernel counts as well, there is nothing to probe.
+// The rarer a tracepoint is, the less it matters what it costs itself. Where the kernel counts as
+// well, there is nothing to probe.
 void GovernedSource::BeginProbe(std::size_t group) {
   Windows& windows = windows_[group];
   if (windows.pace_at_last_end) return;
   Probe& probe = windows.probe;
   const double all = std::reduce(windows.each.begin(), windows.each.end());
-  for (std::size_t turn = 0; turn < windows.each.size(); ++turn) {
-    probe.place = (probe.place + 1) % windows.each.size();
-    const double part = windows.each[probe.place] / all;
-    if (!(part >= kLeastProbed && part <= kMostProbed)) continue;
-    const std::size_t tracepoint = groups_[group].tracepoints[probe.place];
-    const EventState state = Toggle([&] { return source_->Open({&tracepoint, 1}); }, 1);
+  double least = kMostProbed;
+  for (std::size_t place = 0; place < windows.each.size(); ++place) {
+    const double part = windows.each[place] / all;
+    if (!(part >= kLeastProbed && part <= least)) continue;
+    least = part;
+    probe.place = place;
     probe.open = true;
-    probe.begin_ns = state.taken_at_ns;
-    probe.events_at_begin = CountedByTracepoint(group, state)[probe.place];
-    return;
   }
+  if (!probe.open) return;
+  const std::size_t tracepoint = groups_[group].tracepoints[probe.place];
+  const EventState state = Toggle([&] { return source_->Open({&tracepoint, 1}); }, 1);
+  probe.begin_ns = state.taken_at_ns;
+  probe.events_at_begin = CountedByTracepoint(group, state)[probe.place];
 }
 
 void GovernedSource::EndProbe(std::size_t group) {

@@ -27,7 +27,7 @@ constexpr std::array kMostTimes{3.0, 5.0};
 // A tracepoint that is traced by itself costs more than its part of the events, as what tracing
 // needs of the kernel is out of the CPU's caches each time. With this power the estimates of a loop
 // of pipes on all CPUs are right on the average with both engines.
-double PartOfCost(double part_of_events) { return std::pow(part_of_events, 0.92); }
+double PartOfCost(double part_of_events) { return std::pow(part_of_events, 0.94); }
 
 }  // namespace
 

@@ -43,7 +43,7 @@ Foretold Busy(double slowdown) { return {.idle_helps = slowdown, .idle_is_lost =
 // What a probe of a part of the events shows on a CPU without time to spare: a tracepoint by itself
 // costs some more than its part.
 SlowdownLearner::Probe ProbeOf(double part, double slowdown) {
-  return {.part = part, .ratio = slowdown / (1 + std::pow(part, 0.92) * (slowdown - 1))};
+  return {.part = part, .ratio = slowdown / (1 + std::pow(part, 0.94) * (slowdown - 1))};
 }
 
 TEST(SlowdownLearnerTest, BelievesTheCostOfAnEventUntilItHasSeenMore) {
