@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cerrno>
 #include <charconv>
@@ -41,6 +42,12 @@ constexpr int kEdgeAttempts = 10;
 // For a copy between two events, where any other is good too and where none is.
 constexpr int kNiceAttempts = 4;
 constexpr int kNeededAttempts = 64;
+// And for one with the tables, which takes tens of microseconds.
+constexpr int kScrapeAttempts = 2;
+
+#define KMEM_BPF_ONE(name) +1
+constexpr std::uint32_t kSiteTables = KMEM_BPF_SITE_TABLES(KMEM_BPF_ONE);
+#undef KMEM_BPF_ONE
 
 std::string ReadText(const std::string& path) {
   const UniqueFd file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
@@ -409,7 +416,7 @@ EventState BpfEngine::ReadState(bool for_scrape) {
   const std::scoped_lock lock(mutex_);
   const double cpu_begin = ThreadSeconds();
   state_.taken_at_ns = MonotonicNs();
-  ReadTallies();
+  ReadTallies(for_scrape);
   ReadMarks();
   const double seconds = static_cast<double>(MonotonicNs() - state_.taken_at_ns) * 1e-9;
   const auto bucket = std::ranges::lower_bound(kDrainBounds, seconds) - kDrainBounds.begin();
@@ -419,51 +426,70 @@ EventState BpfEngine::ReadState(bool for_scrape) {
   return state_;
 }
 
-void BpfEngine::ReadTallies() {
+void BpfEngine::ReadTallies(bool for_scrape) {
   for (std::size_t i = 0; i < collectors_.size(); ++i) {
     if (layout_[i] == nullptr) continue;
-    if (layout_[i]->wanted == KMEM_BPF_COLLECTOR_slab) ReadSlabTables(state_.tallies[i]);
-    for (std::uint32_t cpu = 0; cpu < cpus_; ++cpu) {
-      const std::byte* const from =
-          reinterpret_cast<const std::byte*>(&Cpu(cpu)) + layout_[i]->offset;
-      const std::span<std::byte> to(state_.tallies[i].At(cpu), layout_[i]->bytes);
-      const std::span<std::byte> scratch = std::span(scratch_).first(to.size());
-      const bool independent = collectors_[i]->independent_words();
-      if (CopyBetweenEvents(Cpu(cpu), marks_of_[i], from, scratch,
-                            independent ? kNiceAttempts : kNeededAttempts)) {
-        std::ranges::copy(scratch, to.begin());
-      } else if (independent) {
-        CopyWords(from, to);
-      }  // else what was read last stands
+    if (layout_[i]->wanted == KMEM_BPF_COLLECTOR_slab) {
+      ReadSlab(i, for_scrape ? kScrapeAttempts : 1);
+    } else {
+      for (std::uint32_t cpu = 0; cpu < cpus_; ++cpu) ReadTally(i, cpu);
     }
   }
 }
 
-// Before the totals, which are then not less than what the tables hold.
-void BpfEngine::ReadSlabTables(Tallies& tallies) {
+void BpfEngine::ReadTally(std::size_t collector, std::uint32_t cpu) {
+  const std::byte* const from =
+      reinterpret_cast<const std::byte*>(&Cpu(cpu)) + layout_[collector]->offset;
+  const std::span<std::byte> to(state_.tallies[collector].At(cpu), layout_[collector]->bytes);
+  const std::span<std::byte> scratch = std::span(scratch_).first(to.size());
+  const bool independent = collectors_[collector]->independent_words();
+  if (CopyBetweenEvents(Cpu(cpu), marks_of_[collector], from, scratch,
+                        independent ? kNiceAttempts : kNeededAttempts)) {
+    std::ranges::copy(scratch, to.begin());
+  } else if (independent) {
+    CopyWords(from, to);
+  }  // else what was read last stands
+}
+
+// A CPU's totals and tables belong together if nothing happened while both were read. Where events
+// come too fast for that, the totals are the older ones: what they leave for "other", which never
+// falls again, is then too little until the next scrape, and never too much.
+void BpfEngine::ReadSlab(std::size_t collector, int attempts) {
+  Tallies& tallies = state_.tallies[collector];
   tallies.common.clear();
   tallies.taken_at_ns = state_.taken_at_ns;
-  std::uint32_t site_place = 0;
-  std::uint32_t cache_place = 0;
-  for (std::uint32_t number = 0; number < cpus_; ++number) {
-    const kmem_bpf_cpu& cpu = Cpu(number);
-    const auto is_there = [&](const auto& table) {
-      return reinterpret_cast<const std::byte*>(&table) + sizeof table <=
-             reinterpret_cast<const std::byte*>(&cpu) + cpu_bytes_;
-    };
-#define KMEM_BPF_READ(name)                                                                  \
-  if (is_there(cpu.name##_sites)) AppendSites(cpu.name##_sites, site_place, tallies.common); \
-  site_place += KMEM_BPF_SITE_SLOTS;
-    KMEM_BPF_SITE_TABLES(KMEM_BPF_READ)
-#undef KMEM_BPF_READ
-    for (const kmem_bpf_caches* caches : {&cpu.caches_allocated, &cpu.caches_freed}) {
-      if (is_there(*caches))
-        AppendCaches(caches->slots, caches->names, cache_place, tallies.common);
-      cache_place += KMEM_BPF_CACHE_SLOTS;
+  for (std::uint32_t cpu = 0; cpu < cpus_; ++cpu) {
+    const std::size_t begin = tallies.common.size();
+    for (int i = 0; i < attempts; ++i) {
+      tallies.common.resize(begin);
+      const auto before = FinishedEvents(Cpu(cpu), marks_of_[collector]);
+      ReadTally(collector, cpu);
+      AppendSlabTables(cpu, tallies.common);
+      if (before && FinishedEvents(Cpu(cpu), marks_of_[collector]) == before) break;
     }
   }
   skeleton_->data->kmem_round++;
   if (live_ != nullptr) ReadLive(tallies);
+}
+
+void BpfEngine::AppendSlabTables(std::uint32_t number, std::vector<std::byte>& out) const {
+  const kmem_bpf_cpu& cpu = Cpu(number);
+  const auto is_there = [&](const auto& table) {
+    return reinterpret_cast<const std::byte*>(&table) + sizeof table <=
+           reinterpret_cast<const std::byte*>(&cpu) + cpu_bytes_;
+  };
+  std::uint32_t site_place = number * kSiteTables * KMEM_BPF_SITE_SLOTS;
+#define KMEM_BPF_READ(name)                                                       \
+  if (is_there(cpu.name##_sites)) AppendSites(cpu.name##_sites, site_place, out); \
+  site_place += KMEM_BPF_SITE_SLOTS;
+  KMEM_BPF_SITE_TABLES(KMEM_BPF_READ)
+#undef KMEM_BPF_READ
+  const std::array caches{&cpu.caches_allocated, &cpu.caches_freed};
+  auto cache_place = static_cast<std::uint32_t>(number * caches.size() * KMEM_BPF_CACHE_SLOTS);
+  for (const kmem_bpf_caches* table : caches) {
+    if (is_there(*table)) AppendCaches(table->slots, table->names, cache_place, out);
+    cache_place += KMEM_BPF_CACHE_SLOTS;
+  }
 }
 
 void BpfEngine::ReadLive(Tallies& tallies) {

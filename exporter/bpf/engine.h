@@ -79,8 +79,10 @@ class BpfEngine : public LiveSource {
   EventState ReadSettled(bool for_scrape);
   // The same within about the shortest time that it takes: the state is of EventState::taken_at_ns.
   EventState ReadEdge();
-  void ReadTallies();
-  void ReadSlabTables(Tallies& tallies);
+  void ReadTallies(bool for_scrape);
+  void ReadTally(std::size_t collector, std::uint32_t cpu);
+  void ReadSlab(std::size_t collector, int attempts);
+  void AppendSlabTables(std::uint32_t number, std::vector<std::byte>& out) const;
   void ReadLive(Tallies& tallies);
   // Of pages allocated before: their frees may have been missed.
   void ForgetPages() const;

@@ -3,20 +3,17 @@
 #include <cstring>
 
 namespace kmem {
-namespace {
 
-// The sum of the marks' sequences, which only grow; nothing if one of the programs is at work.
-bool Rest(const kmem_bpf_cpu& cpu, std::span<const std::size_t> marks, std::uint64_t& sum) {
-  sum = 0;
+std::optional<std::uint64_t> FinishedEvents(const kmem_bpf_cpu& cpu,
+                                            std::span<const std::size_t> marks) {
+  std::uint64_t sum = 0;
   for (const std::size_t mark : marks) {
     const std::uint64_t sequence = LoadWord(cpu.marks[mark].sequence);
-    if ((sequence & 1) != 0) return false;
+    if ((sequence & 1) != 0) return std::nullopt;
     sum += sequence;
   }
-  return true;
+  return sum;
 }
-
-}  // namespace
 
 void CopyWords(const std::byte* from, std::span<std::byte> to) {
   const auto* words = reinterpret_cast<const std::uint64_t*>(from);
@@ -29,11 +26,10 @@ void CopyWords(const std::byte* from, std::span<std::byte> to) {
 bool CopyBetweenEvents(const kmem_bpf_cpu& cpu, std::span<const std::size_t> marks,
                        const std::byte* from, std::span<std::byte> to, int attempts) {
   for (int i = 0; i < attempts; ++i) {
-    std::uint64_t before = 0;
-    std::uint64_t after = 0;
-    if (!Rest(cpu, marks, before)) continue;
+    const auto before = FinishedEvents(cpu, marks);
+    if (!before) continue;
     CopyWords(from, to);
-    if (Rest(cpu, marks, after) && before == after) return true;
+    if (FinishedEvents(cpu, marks) == before) return true;
   }
   return false;
 }

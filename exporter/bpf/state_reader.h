@@ -4,11 +4,17 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 
 #include "exporter/bpf/cpu_tally.h"
 
 namespace kmem {
+
+// Twice the events that the programs with these marks have finished, so it only grows; nothing
+// while one of them is at work.
+std::optional<std::uint64_t> FinishedEvents(const kmem_bpf_cpu& cpu,
+                                            std::span<const std::size_t> marks);
 
 // A word that is being written is read as it was before or as it is then, and before whatever is
 // read next.
