@@ -64,6 +64,12 @@ enum { KMEM_BPF_SITE_SLOTS = 1024, KMEM_BPF_CACHE_SLOTS = 512 };
 /* The slab programs' tables by call site. Each writes its own. */
 #define KMEM_BPF_SITE_TABLES(X) \
   X(kmalloc) X(kmem_cache_alloc) X(kmalloc_node) X(kmem_cache_alloc_node)
+enum {
+#define KMEM_BPF_INDEX(name) KMEM_BPF_SITES_##name,
+  KMEM_BPF_SITE_TABLES(KMEM_BPF_INDEX)
+#undef KMEM_BPF_INDEX
+      KMEM_BPF_SITES_COUNT,
+};
 
 /* By cache; the keys are their addresses. The value behind the counts is the round in which the
  * name was read last: the address may be another cache's by now. */

@@ -45,10 +45,6 @@ constexpr int kNeededAttempts = 64;
 // And for one with the tables, which takes tens of microseconds.
 constexpr int kScrapeAttempts = 2;
 
-#define KMEM_BPF_ONE(name) +1
-constexpr std::uint32_t kSiteTables = KMEM_BPF_SITE_TABLES(KMEM_BPF_ONE);
-#undef KMEM_BPF_ONE
-
 std::string ReadText(const std::string& path) {
   const UniqueFd file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
   return ReadAll(file, kMaxTextBytes).value_or("");
@@ -478,10 +474,12 @@ void BpfEngine::AppendSlabTables(std::uint32_t number, std::vector<std::byte>& o
     return reinterpret_cast<const std::byte*>(&table) + sizeof table <=
            reinterpret_cast<const std::byte*>(&cpu) + cpu_bytes_;
   };
-  std::uint32_t site_place = number * kSiteTables * KMEM_BPF_SITE_SLOTS;
-#define KMEM_BPF_READ(name)                                                       \
-  if (is_there(cpu.name##_sites)) AppendSites(cpu.name##_sites, site_place, out); \
-  site_place += KMEM_BPF_SITE_SLOTS;
+  const std::uint32_t first_table = number * KMEM_BPF_SITES_COUNT;
+#define KMEM_BPF_READ(name)                                                                    \
+  if (is_there(cpu.name##_sites)) {                                                            \
+    AppendSites(cpu.name##_sites, (first_table + KMEM_BPF_SITES_##name) * KMEM_BPF_SITE_SLOTS, \
+                out);                                                                          \
+  }
   KMEM_BPF_SITE_TABLES(KMEM_BPF_READ)
 #undef KMEM_BPF_READ
   const std::array caches{&cpu.caches_allocated, &cpu.caches_freed};
