@@ -104,6 +104,11 @@ class SteadySource : public LiveSource {
                          [&](const Edge& edge) { return edge.tracepoints.size() == tracepoints; });
     return some;
   }
+  // How often the load was read since the last of the edges: by scrapes, too.
+  [[nodiscard]] std::size_t loads_since_edge() {
+    const std::scoped_lock lock(mutex_);
+    return loads_since_edge_;
+  }
   // As many as of its second tracepoint's events, and kUntraced times as many while it is left out.
   [[nodiscard]] std::uint64_t pages() {
     const std::scoped_lock lock(mutex_);
@@ -130,6 +135,7 @@ class SteadySource : public LiveSource {
   [[nodiscard]] TraceLoad ReadLoad() override {
     const std::scoped_lock lock(mutex_);
     Pass();
+    ++loads_since_edge_;
     return {.events = {Count(0), Count(1)}, .outside = outside_, .lost = lost_};
   }
 
@@ -190,6 +196,7 @@ class SteadySource : public LiveSource {
                       .at_ns = state.taken_at_ns,
                       .events = state.cpus[0].events,
                       .lost = lost_});
+    loads_since_edge_ = 0;
     return state;
   }
 
@@ -209,6 +216,7 @@ class SteadySource : public LiveSource {
   std::array<bool, kTracepoints> enabled_{true, true};
   std::array<bool, kTracepoints> refused_{};
   std::vector<Edge> edges_;
+  std::size_t loads_since_edge_ = 0;
 };
 
 class GovernedSourceTest : public ::testing::Test {
@@ -300,16 +308,19 @@ class GovernedSourceTest : public ::testing::Test {
   }
   double TracedSeconds() { return governed_->Snapshot().overhead->traced_seconds.at(0).value(); }
 
-  // In a pause. An edge is there a moment before the governing thread has counted its window.
-  double TracedByWindows() {
-    double traced = TracedSeconds();
-    EXPECT_TRUE(WaitFor(
-        [&] {
-          const double now = TracedSeconds();
-          return std::exchange(traced, now) == now;
-        },
-        1));
-    return traced;
+  // In the pause after so many windows. Nothing is read before: what is read while a window closes
+  // is of that moment, however long closing takes. The governing thread reads the load once as a
+  // window ends, and next when it has done with it.
+  double TracedByWindows(std::size_t windows) {
+    const std::uint64_t deadline_ns = MonotonicNs() + 30'000'000'000;
+    while (steady_->edges().size() < 1 + 2 * windows || steady_->loads_since_edge() < 2) {
+      if (MonotonicNs() > deadline_ns) {
+        ADD_FAILURE() << "no " << windows << " windows in 30 s";
+        break;
+      }
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+    return TracedSeconds();
   }
 
   TraceCollectors collectors_;
@@ -324,15 +335,12 @@ class GovernedSourceTest : public ::testing::Test {
 TEST_F(GovernedSourceTest, AWindowStandsForTheTimeSinceTheOneBefore) {
   steady_->AddStrays(100);
   Start();
-  ASSERT_TRUE(WaitForWindows(1));
-  const double traced = TracedByWindows();
-  ASSERT_TRUE(WaitForWindows(2));
-  const double traced_by_both = TracedByWindows();
+  const double traced = TracedByWindows(1);
+  const double traced_by_both = TracedByWindows(2);
   const std::vector<Edge> edges = steady_->edges();
   ASSERT_EQ(edges.size(), 5U);
-  // What is read while a window closes is of the moment, which is a little later than its end.
   EXPECT_NEAR(traced_by_both - traced, static_cast<double>(edges[4].at_ns - edges[3].at_ns) * 1e-9,
-              1e-3);
+              1e-6);
   // Of both one was probed, for which the second window had the first one to go by.
   const std::vector<Edge> probe = steady_->edges(1);
   ASSERT_EQ(probe.size(), 2U);
