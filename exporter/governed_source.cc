@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <numeric>
 #include <random>
 #include <string_view>
@@ -354,7 +355,8 @@ std::optional<SlowdownLearner::Probe> GovernedSource::ShownBy(const Windows& win
   const double probed = windows.each[probe.place];
   if (probe.events < kEventsToLearnFrom || probed < kEventsToLearnFrom) return std::nullopt;
   const double all = std::reduce(windows.each.begin(), windows.each.end());
-  return SlowdownLearner::Probe{.part = probed / all, .ratio = probe.rate / (probed / seconds)};
+  return SlowdownLearner::Probe{.part = std::pow(probed / all, source_->lone_cost_power()),
+                                .ratio = probe.rate / (probed / seconds)};
 }
 
 GovernedSource::Slowdown GovernedSource::SlowdownOf(std::size_t group, const EventState& state,

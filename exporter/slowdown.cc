@@ -24,11 +24,6 @@ constexpr double kMostNoise = 2;
 constexpr std::array kLeastTimes{0.3, -1.0};
 constexpr std::array kMostTimes{3.0, 5.0};
 
-// A tracepoint that is traced by itself costs more than its part of the events, as what tracing
-// needs of the kernel is out of the CPU's caches each time. With this power the estimates of a loop
-// of pipes on all CPUs are right on the average with both engines.
-double PartOfCost(double part_of_events) { return std::pow(part_of_events, 0.94); }
-
 }  // namespace
 
 Foretold Foretell(std::span<const CpuWindow> cpus) {
@@ -57,14 +52,13 @@ SlowdownLearner::Pair SlowdownLearner::Parts(const Foretold& foretold) {
 void SlowdownLearner::Learn(const Probe& probe, const Foretold& foretold) {
   const Pair parts = Parts(foretold);
   const double factor = std::exp(times_[0] * parts[0] + times_[1] * parts[1]);
-  const double part = PartOfCost(probe.part);
-  const double in_probe = 1 + part * (factor - 1);
+  const double in_probe = 1 + probe.part * (factor - 1);
   Pair slope{};
   Pair shared{};  // of the doubt with what the probe shows
   double expected = 0;
   for (std::size_t i = 0; i < slope.size(); ++i) {
     doubt_[i][i] = std::min(doubt_[i][i] + kWorn * kFirstDoubt[i], kFirstDoubt[i]);
-    slope[i] = parts[i] * (1 - part) / in_probe;
+    slope[i] = parts[i] * (1 - probe.part) / in_probe;
   }
   for (std::size_t i = 0; i < slope.size(); ++i) {
     shared[i] = doubt_[i][0] * slope[0] + doubt_[i][1] * slope[1];

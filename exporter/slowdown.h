@@ -41,7 +41,7 @@ class SlowdownLearner {
  public:
   // What is rated by itself, and in the window after it.
   struct Probe {
-    double part = 0;   // of the window's events, below 1; 0: nothing was traced
+    double part = 0;   // of what tracing the window's events costs, below 1; 0: nothing was traced
     double ratio = 0;  // of its rates: that by itself to that in the window
   };
 

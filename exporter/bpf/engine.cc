@@ -390,6 +390,7 @@ EventState BpfEngine::Open(std::span<const std::size_t> tracepoints) {
     return routes_[i].mark == KMEM_BPF_mm_page_alloc || routes_[i].mark == KMEM_BPF_mm_page_free;
   };
   if (cross_cpu_.enabled && std::ranges::any_of(tracepoints, pairs_pages)) ForgetPages();
+  const std::uint64_t begin_ns = MonotonicNs();
   for (const std::size_t i : tracepoints) {
     const int error = AttachProgram(routes_[i]);
     const std::scoped_lock lock(mutex_);
@@ -399,6 +400,7 @@ EventState BpfEngine::Open(std::span<const std::size_t> tracepoints) {
     }
     state_.tracepoints[i].enabled = error == 0;
   }
+  AwaitCatchUp(begin_ns);
   return ReadEdge();
 }
 

@@ -208,6 +208,7 @@ TraceLoad TracefsEngine::ReadLoad() {
 EventState TracefsEngine::Open(std::span<const std::size_t> tracepoints) {
   // Nothing of these tracepoints is counted from here on until the gates are moved.
   EventState state = StateOfNow();
+  const std::uint64_t begin_ns = MonotonicNs();
   {
     const std::scoped_lock lock(watch_mutex_);
     for (const std::size_t tracepoint : tracepoints) {
@@ -223,6 +224,7 @@ EventState TracefsEngine::Open(std::span<const std::size_t> tracepoints) {
     }
     ExpectOpenEvents();
   }
+  AwaitCatchUp(begin_ns);
   state.taken_at_ns = MoveGates(tracepoints, Wish::kOpen);
   return state;
 }

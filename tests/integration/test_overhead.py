@@ -1,7 +1,7 @@
 """What tracing may cost: a storm on all CPUs is sampled, its numbers are estimates that are near, and
 what comes after it is exact again.
 
-KMEM_TEST_ESTIMATE_SECONDS makes the storm longer than its 30 seconds: `make estimates`.
+KMEM_TEST_ESTIMATE_SECONDS makes the load longer than its 30 seconds: `make estimates`.
 """
 import math
 import os
@@ -16,13 +16,17 @@ from test_losses import SMALL
 SITE = "alloc_pipe_info"  # allocates for pipes only
 
 
-def hundred_pipes():
+def make_pipes(count):
     pipe, close = os.pipe, os.close
-    for _ in range(100):
+    for _ in range(count):
         ends = pipe()
         close(ends[0])
         close(ends[1])
-    return 100
+    return count
+
+
+def hundred_pipes():
+    return make_pipes(100)
 
 
 class Reading:
@@ -99,10 +103,17 @@ class Overhead(TracingTest):
             self.fail(message)
         self.skipTest(message)
 
+    def start_load(self):
+        return Storm(hundred_pipes)
+
+    def allowed(self, spread):
+        """A steady load's error, and three deviations of what this one's unsteadiness adds."""
+        return self.STEADY_ERROR + 3 * spread * math.sqrt(2.5 / self.SECONDS)
+
     def test_a_storm_is_sampled_within_its_budget_and_what_follows_is_exact(self):
         exporter = self.start_governed()
         cpus = os.sysconf("SC_NPROCESSORS_ONLN")
-        storm = Storm(hundred_pipes)
+        storm = self.start_load()
         self.addCleanup(storm.stop)
         # A reading of a moment later or earlier must not decide on so short a time.
         taken, _ = wait_for_share(exporter, lambda share: share < 0.5, 8, step=0.25)
@@ -129,8 +140,7 @@ class Overhead(TracingTest):
         estimate = (end.site - begin.site) / 2  # the pipe, and its buffers
         mean = statistics.mean(rates)
         spread = statistics.pstdev(rates) / mean
-        # A steady load's error, and three deviations of what this one's unsteadiness adds.
-        allowed = self.STEADY_ERROR + 3 * spread * math.sqrt(2.5 / self.SECONDS)
+        allowed = self.allowed(spread)
         share = end.share_traced(begin)
         cost = (end.spent - begin.spent) / (end.time - begin.time) / cpus
         print(f"\n  {self.ENGINE}: sampled after {taken:.1f} s; {self.SECONDS:g} s of {pipes / self.SECONDS:.0f} pipes/s, "

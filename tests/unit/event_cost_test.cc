@@ -104,6 +104,7 @@ class MachineSource : public LiveSource {
     if (state.taken_at_ns < machine_.now_ns) state.cpus[cpu_].events = {0, 0, 0};
     return state;
   }
+  [[nodiscard]] double lone_cost_power() const override { return 1; }
   EventState Open(std::span<const std::size_t> /*tracepoints*/) override { return Toggle(true); }
   EventState Close(std::span<const std::size_t> tracepoints) override {
     closed_.emplace_back(tracepoints.begin(), tracepoints.end());

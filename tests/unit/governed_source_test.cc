@@ -139,6 +139,7 @@ class SteadySource : public LiveSource {
     return {.events = {Count(0), Count(1)}, .outside = outside_, .lost = lost_};
   }
 
+  [[nodiscard]] double lone_cost_power() const override { return 1; }
   EventState Open(std::span<const std::size_t> tracepoints) override {
     const std::scoped_lock lock(mutex_);
     Pass();

@@ -40,10 +40,9 @@ TEST(SlowdownTest, StaysFiniteWhateverIsMeasured) {
 // On CPUs without time to spare.
 Foretold Busy(double slowdown) { return {.idle_helps = slowdown, .idle_is_lost = slowdown}; }
 
-// What a probe of a part of the events shows on a CPU without time to spare: a tracepoint by itself
-// costs some more than its part.
+// What a probe with a part of the cost shows on a CPU without time to spare.
 SlowdownLearner::Probe ProbeOf(double part, double slowdown) {
-  return {.part = part, .ratio = slowdown / (1 + std::pow(part, 0.94) * (slowdown - 1))};
+  return {.part = part, .ratio = slowdown / (1 + part * (slowdown - 1))};
 }
 
 TEST(SlowdownLearnerTest, BelievesTheCostOfAnEventUntilItHasSeenMore) {
