@@ -44,7 +44,7 @@ class BpfEngine : public LiveSource {
   [[nodiscard]] EventState Snapshot() override;
   [[nodiscard]] TraceLoad ReadLoad() override;
   // By this the estimates of a loop of pipes on all CPUs are right on the average.
-  [[nodiscard]] double lone_cost_power() const override { return 0.78; }
+  [[nodiscard]] double lone_cost_power() const override { return 0.86; }
   EventState Open(std::span<const std::size_t> tracepoints) override;
   EventState Close(std::span<const std::size_t> tracepoints) override;
 
